@@ -1,0 +1,90 @@
+# ModelHost. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The newest Python here that can run ModelHost. Version managers leave programs on PATH that do not run: try them.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help host venv demo run test check fix types proto proto-check proto-lint clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+host: ## Install what this host lacks of R and Git (Debian or Ubuntu, as root)
+	@need=""; \
+	command -v R >/dev/null || need="$$need r-base-core"; \
+	command -v git >/dev/null || need="$$need git"; \
+	if [ -z "$(PYTHON)" ]; then need="$$need python3 python3-venv"; \
+	elif ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then need="$$need python3-venv"; fi; \
+	if [ -z "$$need" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$need"; \
+		apt-get update -q >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$need >/dev/null; \
+	else \
+		echo "this host lacks:$$need; install it (on Debian: apt-get install$$need) and try again" >&2; exit 2; \
+	fi
+
+venv: $(VENV)/.made ## Make the virtual environment with everything for development
+
+# rpy2 in ABI mode is pure Python: no compiler, and no R while it is installed.
+$(VENV)/.made: pyproject.toml | host
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(command -v python3); \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "ModelHost needs Python 3.11 or newer; this host has $$("$$python" -V 2>&1)" >&2; exit 2; }; \
+	"$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	RPY2_CFFI_MODE=ABI $(BIN)/python -m pip install -q -e '.[server]' --group test --group check
+	@touch $@
+
+demo: venv ## Deploy three old models and predict with each
+	@$(BIN)/python examples/demo.py
+
+run: venv ## Run a server in the foreground with the examples deployed
+	@$(BIN)/python examples/demo.py --serve
+
+test: venv ## Run all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: venv proto-check ## Lint, formats, types, stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: venv proto ## Mend what `make check` can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The generator lives apart: it holds protobuf back (see pyproject.toml).
+PROTO_VENV := build/proto-venv
+$(PROTO_VENV)/.made: pyproject.toml | host
+	@python="$(PYTHON)"; "$${python:-python3}" -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python -m pip install -q --upgrade 'pip>=25.1'
+	$(PROTO_VENV)/bin/python -m pip install -q --group proto
+	@touch $@
+
+# $(1): the directory that the stubs are written below
+define generate
+	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iproto \
+		--python_out=$(1) --mypy_out=quiet:$(1) proto/modelhost/v1/*.proto
+	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iproto \
+		--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) proto/modelhost/v1/{admin,predict}.proto
+endef
+
+proto: $(PROTO_VENV)/.made ## Generate the stubs from the .proto files
+	$(call generate,proto)
+
+proto-check: $(PROTO_VENV)/.made ## Are the stubs those of the .proto files?
+	@rm -rf build/proto && mkdir -p build/proto
+	@$(call generate,build/proto)
+	@diff -r -x '*.proto' -x __init__.py -x __pycache__ build/proto/modelhost proto/modelhost || \
+		{ echo "the stubs are not those of the .proto files: run make proto" >&2; exit 1; }
+
+proto-lint: ## Lint the .proto files with buf (or through npx)
+	@if command -v buf >/dev/null; then buf lint proto; else npx --yes @bufbuild/buf lint proto; fi
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) build dist .demo .run .mypy_cache .ruff_cache .pytest_cache

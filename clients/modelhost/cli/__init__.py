@@ -1,0 +1,1 @@
+"""The `modelhost` command. `main.py` has its verbs, `errors.py` its exit codes."""

@@ -1,0 +1,131 @@
+"""Where the server is, and what it takes to be let in."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+from modelhost.cli import api
+from modelhost.cli.errors import CommandError, ExitCode, usage
+from modelhost.cli.output import Output
+
+if TYPE_CHECKING:
+    from modelhost.client.client import Admin
+
+DEFAULT_ADDRESS = "127.0.0.1:8470"
+TOKEN_VARIABLE = "MODELHOST_TOKEN"  # noqa: S105 - a name
+
+_PANEL = "Connection"
+
+
+@dataclass
+class Session:
+    """A verb's options for the connection, and what comes of them; the connection is made when first used."""
+
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address",
+            envvar="MODELHOST_ADDRESS",
+            metavar="HOST:PORT",
+            help="Where the server is; begin it with https:// for TLS.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = DEFAULT_ADDRESS
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            envvar="MODELHOST_TOKEN_FILE",
+            metavar="FILE",
+            help=f"File with the token. Else {TOKEN_VARIABLE} is the token; else that of your own server on this host.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca-file",
+            envvar="MODELHOST_CA_FILE",
+            metavar="FILE",
+            help="Certificates (PEM) of the authorities to trust; turns TLS on.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")] = False
+
+    @cached_property
+    def out(self) -> Output:
+        """Where the verb's words go."""
+        return Output(as_json=self.as_json)
+
+    @cached_property
+    def client(self) -> "api.Client":
+        """The connection."""
+        try:
+            token = self._token()
+        except PermissionError as error:
+            raise CommandError(
+                f"the token is not safe to use: {error}", ExitCode.NOT_AUTHENTICATED, "give it with --token-file"
+            ) from error
+        certificates = _read(self.ca_file) if self.ca_file else None
+        try:
+            return api.Client(self.address, token, root_certificates=certificates)
+        except ValueError as error:
+            raise usage(str(error)) from error
+
+    @property
+    def admin(self) -> "Admin":
+        """The methods for operators."""
+        return self.client.admin
+
+    def _token(self) -> str | None:
+        from modelhost.client.local import find_token
+
+        if self.token_file:
+            return _read(self.token_file).decode().strip()
+        if token := os.environ.get(TOKEN_VARIABLE, "").strip():
+            return token
+        try:
+            return find_token(self.address)
+        except ValueError as error:
+            raise usage(str(error)) from error
+
+    def _explain(self, error: "api.AccessDenied") -> CommandError:
+        if self.token_file:
+            what = f"the server at {self.address} does not take the token in {self.token_file}"
+        elif os.environ.get(TOKEN_VARIABLE):
+            what = f"the server at {self.address} does not take the token in {TOKEN_VARIABLE}"
+        elif self._token():
+            what = f"the server at {self.address} does not take the token that it published for this host"
+        else:
+            what = f"the server at {self.address} wants a token, and none was found"
+        return CommandError(
+            what,
+            ExitCode.NOT_AUTHENTICATED,
+            f"the admin token is `admin.token` in the server's state directory: --token-file FILE, or {TOKEN_VARIABLE}",
+            reason=error.reason,
+            grpc_code=error.code.name,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if "client" not in self.__dict__:
+            return
+        self.client.close()
+        if isinstance(error, api.AccessDenied):
+            raise self._explain(error) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise usage(f"cannot read {path}: {error.strerror}") from error

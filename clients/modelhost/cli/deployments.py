@@ -1,0 +1,138 @@
+"""`modelhost list`, `start`, `stop` and `delete`."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
+
+import typer
+from modelhost.cli import api
+from modelhost.cli.arguments import DeploymentName, NoWait
+from modelhost.cli.connection import Session
+from modelhost.cli.deploy import announce, finish
+from modelhost.cli.errors import CommandError, ExitCode
+from modelhost.cli.flags import verb
+from modelhost.cli.follow import interruptible
+from modelhost.cli.paging import whole
+from modelhost.cli.progress import follow_to_end
+from modelhost.cli.render import deployment_state, moment, short, source_words, styled
+
+
+@verb
+def list_(session: Session) -> None:
+    """List the deployments.
+
+    Examples:
+      modelhost list
+      modelhost list --json | jq -r '.deployments[] | select(.state == "STATE_FAILED") | .name'
+    """
+    answer = whole(session.admin.ListDeployments, api.ListDeploymentsRequest())
+    if session.as_json:
+        session.out.document(answer)
+        return
+    rows = [
+        (
+            short(deployment.name),
+            styled(deployment_state(deployment)),
+            str(deployment.active_revision or ""),
+            str(deployment.observed.live_workers),
+            short(deployment.service),
+            source_words(deployment.source),
+            moment(deployment.update_time),
+        )
+        for deployment in answer.deployments
+    ]
+    session.out.table(
+        ["NAME", "STATE", "REVISION", "WORKERS", "SERVICE", "SOURCE", "CHANGED"],
+        rows,
+        empty="no deployments yet: `modelhost deploy --help` shows how to make one",
+    )
+
+
+@verb
+def start(
+    session: Session,
+    name: DeploymentName,
+    no_wait: NoWait = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only how it ends; where it fails, the last lines.")
+    ] = False,
+) -> None:
+    """Start a deployment, and follow until it runs.
+
+    It starts with its newest revision, also after a failure.
+
+    Examples:
+      modelhost start churn
+      modelhost start churn --no-wait
+    """
+    deployment = session.admin.StartDeployment(api.StartDeploymentRequest(name=name))
+    if no_wait or deployment.state == api.Deployment.STATE_RUNNING:
+        finish(session, deployment, f"{short(deployment.name)}: {deployment_state(deployment)}")
+    else:
+        announce(session, follow_to_end(session, deployment, since=deployment.update_time, quiet=quiet))
+
+
+@verb
+def stop(session: Session, name: DeploymentName, no_wait: NoWait = False) -> None:
+    """Stop a deployment, once the calls under way are finished.
+
+    It keeps its service id and can be started again.
+
+    Examples:
+      modelhost stop churn
+    """
+    deployment = session.admin.StopDeployment(api.StopDeploymentRequest(name=name))
+    if not no_wait:
+        deployment = _wait_until_stopped(session, deployment)
+    finish(session, deployment, f"{short(deployment.name)}: {deployment_state(deployment)}")
+
+
+def _wait_until_stopped(session: Session, deployment: "api.Deployment") -> "api.Deployment":
+    name = short(deployment.name)
+    with interruptible(name, "stopping"), _busy(session, f"{name}: calls under way are being finished"):
+        for answer in session.admin.WatchDeployment(api.WatchDeploymentRequest(name=deployment.name)):
+            deployment = answer.deployment
+            if deployment.state != api.Deployment.STATE_STOPPING:
+                break
+    if deployment.state != api.Deployment.STATE_STOPPED:
+        raise CommandError(f"{name} was not left stopped: it is {deployment_state(deployment)}", ExitCode.REFUSED)
+    return deployment
+
+
+@verb
+def delete(
+    session: Session,
+    name: DeploymentName,
+    force: Annotated[bool, typer.Option("--force", help="Even if it runs: it is stopped first.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    no_wait: NoWait = False,
+) -> None:
+    """Delete a deployment with its revisions and logs.
+
+    What is in the data source stays as it is. Asks first on a terminal.
+
+    Examples:
+      modelhost delete churn
+      modelhost delete churn --force --yes
+    """
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.confirm(f"delete {short(name)} with its revisions and logs?", abort=True, err=True)
+    deployment = session.admin.DeleteDeployment(api.DeleteDeploymentRequest(name=name, force=force))
+    if not no_wait:
+        _wait_until_gone(session, deployment)
+    finish(session, deployment, f"{short(deployment.name)} {'is being deleted' if no_wait else 'deleted'}")
+
+
+def _wait_until_gone(session: Session, deployment: "api.Deployment") -> None:
+    name = short(deployment.name)
+    with interruptible(name, "being deleted"), _busy(session, f"{name}: its workers are being ended"):
+        try:
+            for answer in session.admin.WatchDeployment(api.WatchDeploymentRequest(name=deployment.name)):
+                if answer.deployment.uid != deployment.uid:  # somebody was quick to use the name again
+                    break
+        except api.NotFound:
+            pass
+
+
+def _busy(session: Session, what: str) -> AbstractContextManager[object]:
+    return session.out.console.status(what) if session.out.is_terminal else nullcontext()

@@ -1,0 +1,113 @@
+"""`modelhost predict`: calls of hosted models."""
+
+import json
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from modelhost.cli import api
+from modelhost.cli.completion import complete_deployment
+from modelhost.cli.connection import Session
+from modelhost.cli.errors import CommandError, usage
+from modelhost.cli.flags import verb
+
+_AS_ONE_LINE = 100
+_NO_DEADLINE = 7 * 24 * 3600.0  # the server ends the call at the deployment's own limit, at most a day
+
+
+@verb
+def predict(
+    session: Session,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The deployment, or its service.", autocompletion=complete_deployment),
+    ],
+    parameters: Annotated[
+        str | None,
+        typer.Argument(metavar="JSON", help="What the model receives: JSON, or @FILE with it, or - for stdin."),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Give up after this; else the model's own limit holds.")
+    ] = None,
+) -> None:
+    """Call a model once, and print what it returns as JSON.
+
+    Examples:
+      modelhost predict churn '{"age": 41, "plan": "basic"}'
+      modelhost predict churn @customer.json
+      jq .customer all.json | modelhost predict churn -
+    """
+    if parameters is None:
+        _ask_for_parameters(session, name)
+    text = _text_of(parameters)
+    check_json(text, "the parameters")
+    request = api.PredictRequest(service=name, parameters_json=text)
+    answer = session.client.predict_stub.Predict(request, timeout=_NO_DEADLINE if timeout is None else timeout)
+    if session.as_json:
+        print(f'{{"result": {answer.result_json}, "revision": {answer.revision}}}', flush=True)
+    else:
+        print(_readable(answer.result_json, session), flush=True)
+
+
+def _text_of(parameters: str) -> str:
+    if parameters == "-":
+        return sys.stdin.read()
+    if not parameters.startswith("@"):
+        return parameters
+    path = Path(parameters[1:]).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise usage(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise usage(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from error
+
+
+def check_json(text: str, what: str) -> None:
+    """Raise a usage error that shows the place, unless the text is JSON."""
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        line = error.doc.splitlines()[error.lineno - 1] if error.doc.strip() else ""
+        start = max(0, error.colno - 40)
+        raise CommandError(
+            f"{what} are not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            usage("").code,
+            _json_hint(text),
+            details=[line[start : start + 72], " " * (error.colno - 1 - start) + "^"] if line else (),
+        ) from error
+    except ValueError as error:
+        raise usage(f"{what} are not JSON: {error}", "JSON has null instead") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it has no {name}")
+
+
+def _json_hint(text: str) -> str:
+    with suppress(OSError):
+        if Path(text).is_file():
+            return f"to send what is in the file: @{text}"
+    return "in a shell, put it into single quotes: '{\"age\": 41}'"
+
+
+def _ask_for_parameters(session: Session, name: str) -> NoReturn:
+    example = '{"age": 41}'
+    with suppress(api.ModelHostError):
+        known = session.client.predict_stub.DescribeService(api.DescribeServiceRequest(service=name))
+        example = known.example_parameters_json or example
+    raise usage(
+        "missing argument 'JSON': what the model is to receive", f"modelhost predict {name} {shlex.quote(example)}"
+    )
+
+
+def _readable(text: str, session: Session) -> str:
+    """Return JSON as the server wrote it; on a terminal, long JSON over several lines."""
+    if not session.out.is_terminal or len(text) <= _AS_ONE_LINE:
+        return text
+    with suppress(ValueError):
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    return text

@@ -1,0 +1,154 @@
+"""Flags that say which model to host and how to run it, and the messages that they become."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from enum import Enum
+from typing import Annotated
+
+import typer
+from modelhost.cli import api
+from modelhost.cli.errors import usage
+
+_SOURCE = "Where its files come from"
+_SETTINGS = "How it is run (else as modelhost.toml among its files says)"
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "": 1}
+
+
+class Text(Enum):
+    """How Python 2.7 models get text."""
+
+    UNICODE = "unicode"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True)
+class SourceFlags:
+    """Which files."""
+
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="NAME", help="The data source.", rich_help_panel=_SOURCE),
+    ] = None
+    project: Annotated[
+        str | None,
+        typer.Option("--project", metavar="PATH", help="Project within the data source.", rich_help_panel=_SOURCE),
+    ] = None
+    ref: Annotated[
+        str | None,
+        typer.Option("--ref", help="Branch, tag or commit; else the default branch.", rich_help_panel=_SOURCE),
+    ] = None
+    directory: Annotated[
+        str | None,
+        typer.Option(
+            "--directory", metavar="PATH", help="Directory that becomes the model's root.", rich_help_panel=_SOURCE
+        ),
+    ] = None
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--path", metavar="PATH", help="Take only this file or directory; may be repeated.", rich_help_panel=_SOURCE
+        ),
+    ] = None
+
+    def given(self) -> "tuple[api.ModelSource, list[str]]":
+        """Return the message, and the paths of the fields that were given."""
+        values = {
+            "data_source": self.source,
+            "project": self.project,
+            "ref": self.ref,
+            "directory": self.directory,
+            "paths": self.path,
+        }
+        chosen = {name: value for name, value in values.items() if value is not None}
+        return api.ModelSource(**chosen), list(chosen)  # type: ignore[arg-type]  # each has its field's type
+
+
+def _setting(flag: str, metavar: str | None, text: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(flag, metavar=metavar, help=text, rich_help_panel=_SETTINGS)
+    return option
+
+
+@dataclass(frozen=True)
+class SettingsFlags:
+    """How to run them."""
+
+    runtime: Annotated[str | None, _setting("--runtime", "ID", "`python2.7`, `python3.6`, `r3.6` …")] = None
+    main_file: Annotated[str | None, _setting("--main-file", "PATH", "The file to run; main.py, in R main.R.")] = None
+    function: Annotated[str | None, _setting("--function", "NAME", "The function to call; predict, in R score.")] = None
+    requirement: Annotated[
+        list[str] | None, _setting("--requirement", "LINE", "A package to install, `numpy==1.16.6`; may be repeated.")
+    ] = None
+    requirements_file: Annotated[
+        str | None, _setting("--requirements-file", "PATH", "The requirements file among the files.")
+    ] = None
+    working_dir: Annotated[
+        str | None, _setting("--working-dir", "PATH", "Its working directory; else the model's root.")
+    ] = None
+    import_path: Annotated[
+        list[str] | None, _setting("--import-path", "PATH", "Directory to import from; may be repeated.")
+    ] = None
+    env: Annotated[
+        list[str] | None, _setting("--env", "KEY=VALUE", "Environment variable, not for secrets; may be repeated.")
+    ] = None
+    text: Annotated[Text | None, _setting("--text", None, "What text is to a Python 2.7 model.")] = None
+    unbox: Annotated[bool | None, _setting("--unbox", None, "In R: vectors of length one become scalars.")] = None
+    call_timeout: Annotated[
+        str | None, _setting("--call-timeout", "TIME", "How long a call may run: 30s, 5m, 1h; 60s by default.")
+    ] = None
+    load_timeout: Annotated[
+        str | None, _setting("--load-timeout", "TIME", "How long loading the model may take; 5m by default.")
+    ] = None
+    queue_size: Annotated[
+        int | None, _setting("--queue-size", "N", "How many calls may wait for a worker; 100 by default.")
+    ] = None
+
+    def given(self) -> "tuple[api.ModelSettings, list[str]]":
+        """Return the message, and the paths of the fields that were given."""
+        settings = api.ModelSettings()
+        paths = list(self._set_plain(settings))
+        if self.env is not None:
+            settings.env.update(dict(_variable(text) for text in self.env))
+            paths.append("env")
+        if self.text is not None:
+            settings.text = api.ModelSettings.TEXT_BYTES if self.text is Text.BYTES else api.ModelSettings.TEXT_UNICODE
+            paths.append("text")
+        if self.call_timeout is not None:
+            settings.limits.call_timeout.FromTimedelta(duration(self.call_timeout, "--call-timeout"))
+            paths.append("limits.call_timeout")
+        if self.load_timeout is not None:
+            settings.limits.load_timeout.FromTimedelta(duration(self.load_timeout, "--load-timeout"))
+            paths.append("limits.load_timeout")
+        if self.queue_size is not None:
+            settings.limits.queue_size = self.queue_size
+            paths.append("limits.queue_size")
+        return settings, paths
+
+    def _set_plain(self, settings: "api.ModelSettings") -> Iterator[str]:
+        names = {"requirement": "requirements", "import_path": "import_paths"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            name = names.get(field.name, field.name)
+            if value is None or field.name in {"env", "text", "call_timeout", "load_timeout", "queue_size"}:
+                continue
+            if isinstance(value, list):
+                getattr(settings, name).extend(value)
+            else:
+                setattr(settings, name, value)
+            yield name
+
+
+def duration(text: str, flag: str) -> timedelta:
+    """Read `30`, `30s`, `1.5m`, `2h`; raises a usage error that names the flag."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
+    if not match or match[2] not in _UNITS:
+        raise usage(f"{flag}: {text!r} is no time", "write 30s, 5m or 1h")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise usage(f"--env: {text!r} is no variable", "write KEY=VALUE")
+    return name, value

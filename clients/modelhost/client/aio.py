@@ -1,0 +1,106 @@
+"""The client for asyncio: the same, awaited."""
+
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import grpc
+import grpc.aio
+from modelhost.client import errors, transport
+from modelhost.client.address import DEFAULT_ADDRESS, Address
+from modelhost.client.client import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT
+from modelhost.client.prediction import Prediction, request_for
+from modelhost.v1.admin_pb2_grpc import AdminStub
+from modelhost.v1.predict_pb2_grpc import PredictStub
+
+if TYPE_CHECKING:
+    from modelhost.v1.admin_pb2_grpc import AdminAsyncStub
+    from modelhost.v1.predict_pb2_grpc import PredictAsyncStub
+
+
+class AsyncClient:
+    """`Client` for asyncio, made and used within one event loop: `async with AsyncClient(…) as client: …`."""
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        token: str | None = None,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        root_certificates: bytes | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        where = Address.parse(address)
+        secrets = transport.credentials(where, root_certificates)
+        options = transport.options(where, max_message_bytes)
+        self._channel = (
+            grpc.aio.secure_channel(where.target, secrets, options)
+            if secrets
+            else grpc.aio.insecure_channel(where.target, options)
+        )
+        calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, where.target, token, timeout))
+        self.admin: AdminAsyncStub = AdminStub(calls)
+        """Every method of `modelhost.v1.Admin`, awaited; streams are iterated with `async for`."""
+        self.predict_stub: PredictAsyncStub = PredictStub(calls)
+        """Every method of `modelhost.v1.Predict`, awaited."""
+
+    async def predict(self, service: str, parameters: Any, *, timeout: float | None = None) -> Prediction:
+        """Call a model, as `Client.predict` does."""
+        answer = await self.predict_stub.Predict(request_for(service, parameters), timeout=timeout)
+        return Prediction.of(answer)
+
+    async def close(self) -> None:
+        """End the connection, and with it the calls under way."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class _AsyncCalls:
+    """What `transport.Calls` is, for asyncio."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, token: str | None, timeout: float | None) -> None:
+        self._channel = channel
+        self._address = address
+        self._metadata = transport.authorisation(token)
+        self._timeout = timeout
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        inner: Any = self._channel.unary_unary(method, *args, **kwargs)
+
+        async def call(
+            request: Any, timeout: float | None = None, metadata: transport.Metadata | None = None, **rest: Any
+        ) -> Any:
+            limit = self._timeout if timeout is None else timeout
+            try:
+                return await inner(request, timeout=limit, metadata=(*self._metadata, *(metadata or ())), **rest)
+            except grpc.aio.AioRpcError as error:
+                raise self._translated(error) from error
+
+        return call
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., AsyncIterator[Any]]:
+        inner: Any = self._channel.unary_stream(method, *args, **kwargs)
+
+        async def call(
+            request: Any, timeout: float | None = None, metadata: transport.Metadata | None = None, **rest: Any
+        ) -> AsyncIterator[Any]:
+            stream = inner(request, timeout=timeout, metadata=(*self._metadata, *(metadata or ())), **rest)
+            try:
+                async for message in stream:
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                raise self._translated(error) from error
+            finally:
+                stream.cancel()
+
+        return call
+
+    def _translated(self, error: grpc.aio.AioRpcError) -> errors.ModelHostError:
+        return errors.from_call(cast(errors.FailedCall, error), self._address)

@@ -1,0 +1,78 @@
+"""The blocking client."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import grpc
+from modelhost.client import transport
+from modelhost.client.address import DEFAULT_ADDRESS, Address
+from modelhost.client.prediction import Prediction, request_for
+from modelhost.v1.admin_pb2_grpc import AdminStub
+from modelhost.v1.predict_pb2_grpc import PredictStub
+
+if TYPE_CHECKING:
+    # Generic only in the stub files; without arguments they are the blocking ones.
+    Admin = AdminStub
+    Predict = PredictStub
+
+DEFAULT_TIMEOUT = 120.0
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class Client:
+    """A connection to a ModelHost server, to be used from as many threads as you like.
+
+    `with Client("models.example.com:8470", token) as client: client.predict("churn", {"age": 41}).result`
+
+    `address` is `host:port`, or `https://host:port` for TLS. `token` goes along with every call. `timeout` is how many
+    seconds a call may take unless it says otherwise, None for as long as it takes; to see a model's own time limit
+    strike (`MODEL_TIMED_OUT`), it must be longer than the deployment's `call_timeout`. `root_certificates` (PEM) are
+    the authorities to trust; giving them turns TLS on. Nothing is sent before the first call, and a lost connection is
+    made anew by the next call.
+
+    Every call raises `ModelHostError`. `ValueError` comes of an address that is none.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        token: str | None = None,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        root_certificates: bytes | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        where = Address.parse(address)
+        secrets = transport.credentials(where, root_certificates)
+        options = transport.options(where, max_message_bytes)
+        self._channel = (
+            grpc.secure_channel(where.target, secrets, options)
+            if secrets
+            else grpc.insecure_channel(where.target, options)
+        )
+        calls = cast(grpc.Channel, transport.Calls(self._channel, where.target, token, timeout))
+        self.admin: Admin = AdminStub(calls)
+        """Every method of `modelhost.v1.Admin`; takes and returns the messages of `modelhost.v1`."""
+        self.predict_stub: Predict = PredictStub(calls)
+        """Every method of `modelhost.v1.Predict`."""
+
+    def predict(self, service: str, parameters: Any, *, timeout: float | None = None) -> Prediction:
+        """Call a model: `service` is the service's id or its deployment's, `parameters` what JSON can hold.
+
+        NumPy arrays and scalars are taken as lists and numbers. `timeout` is in seconds. Raises ModelFailed when it is
+        the model that failed; TypeError and ValueError when JSON cannot hold the parameters.
+        """
+        answer = self.predict_stub.Predict(request_for(service, parameters), timeout=timeout)
+        return Prediction.of(answer)
+
+    def close(self) -> None:
+        """End the connection, and with it the calls under way."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

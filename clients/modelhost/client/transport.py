@@ -1,0 +1,130 @@
+"""What lies between the generated stubs and gRPC: the token, the deadline and our errors, on every call.
+
+A stub only ever asks its channel for callables, so what it is given here is not a channel but `Calls`, which hands out
+callables that do these three things. gRPC's own interceptors can do the same, but cost more on each call.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import grpc
+from modelhost.client import errors
+from modelhost.client.address import Address
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+def options(address: Address, max_message_bytes: int) -> list[tuple[str, int]]:
+    """Return the channel's options."""
+    chosen = [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+    ]
+    if address.is_loopback:
+        chosen.append(("grpc.enable_http_proxy", 0))  # http_proxy of the environment is not for this host
+    return chosen
+
+
+def credentials(address: Address, root_certificates: bytes | None) -> grpc.ChannelCredentials | None:
+    """Return what TLS needs; None where it is not spoken."""
+    if not address.tls and root_certificates is None:
+        return None
+    return grpc.ssl_channel_credentials(root_certificates=root_certificates)
+
+
+def authorisation(token: str | None) -> Metadata:
+    """Return the metadata that carries the token."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def rpc_error(error: grpc.RpcError, address: str) -> errors.ModelHostError:
+    """Return what a failed call raises; errors of the blocking API are calls, too."""
+    return errors.from_call(cast(errors.FailedCall, error), address)
+
+
+class Calls:
+    """What the stubs take for their channel. `timeout` is for calls with one answer; streams have none."""
+
+    def __init__(self, channel: grpc.Channel, address: str, token: str | None, timeout: float | None) -> None:
+        self._channel = channel
+        self._address = address
+        self._metadata = authorisation(token)
+        self._timeout = timeout
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> "_OneAnswer":
+        """Return the callable for a method with one answer."""
+        inner = self._channel.unary_unary(method, *args, **kwargs)
+        return _OneAnswer(inner, self._address, self._metadata, self._timeout)
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> "Callable[..., _Stream]":
+        """Return the callable for a method with a stream of answers."""
+        inner = self._channel.unary_stream(method, *args, **kwargs)
+
+        def call(request: Any, timeout: float | None = None, metadata: Metadata = (), **rest: Any) -> _Stream:
+            stream = inner(request, timeout=timeout, metadata=(*self._metadata, *metadata), **rest)
+            return _Stream(stream, self._address)
+
+        return call
+
+
+class _OneAnswer:
+    def __init__(self, inner: Any, address: str, metadata: Metadata, timeout: float | None) -> None:
+        self._inner = inner
+        self._address = address
+        self._metadata = metadata
+        self._timeout = timeout
+
+    def _arguments(self, timeout: float | None, metadata: Metadata | None) -> dict[str, Any]:
+        return {
+            "timeout": self._timeout if timeout is None else timeout,
+            "metadata": (*self._metadata, *(metadata or ())),
+        }
+
+    def __call__(
+        self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any
+    ) -> Any:
+        try:
+            return self._inner(request, **self._arguments(timeout, metadata), **rest)
+        except grpc.RpcError as error:
+            raise rpc_error(error, self._address) from error
+
+    def with_call(
+        self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any
+    ) -> Any:
+        """Call, and return the answer with the call."""
+        try:
+            return self._inner.with_call(request, **self._arguments(timeout, metadata), **rest)
+        except grpc.RpcError as error:
+            raise rpc_error(error, self._address) from error
+
+    def future(self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any) -> Any:
+        """Begin a call. What its `result()` raises is gRPC's own error."""
+        return self._inner.future(request, **self._arguments(timeout, metadata), **rest)
+
+
+class _Stream:
+    """A stream of answers. `cancel()`, from any thread, ends the iteration without an error."""
+
+    def __init__(self, inner: Any, address: str) -> None:
+        self._inner = inner
+        self._address = address
+        self._cancelled = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._inner)
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise StopIteration from None
+            raise rpc_error(error, self._address) from error
+
+    def cancel(self) -> bool:
+        """End the call."""
+        self._cancelled = True
+        return bool(self._inner.cancel())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

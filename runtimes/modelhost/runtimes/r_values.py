@@ -1,0 +1,369 @@
+"""Values between JSON and R, for the R worker; through R's C interface, in bulk.
+
+in:   object → named list            array of objects → data frame (columns by first appearance, missing → NA)
+      array of numbers → integer, or double if one has a point or leaves 32 bits; of strings → character; of booleans →
+      logical; null among them → NA    arrays of equal length, nested → matrix, array    any other array → list
+      scalar → vector of length one    null → NULL    [] → list()    {} → named list()
+out:  vector → array, NA and NaN → null    list → array, named → object    data frame → array of objects
+      matrix → array of rows, and so on inwards    factor → labels    dates and times → ISO 8601    integer64 → integers
+      one marked by jsonlite::unbox → scalar
+
+Every function that makes an R object returns it unprotected: R may collect it at the next allocation, so it is stored
+or protected at once.
+"""
+
+import json
+import math
+from array import array
+from collections.abc import Callable
+from itertools import chain
+from types import NoneType
+from typing import Any
+
+from rpy2.rinterface_lib.openrlib import ffi, rlib
+
+SEXP = Any  # a cffi pointer to an R object
+
+_NA_INTEGER = -(2**31)
+_NA_INTEGER64 = -(2**63)
+_S4_BIT = 1 << 4  # of sxpinfo.gp: set on S4 objects of any type
+
+_NAMES, _DIM, _CLASS, _LEVELS, _ROW_NAMES = (
+    rlib.Rf_install(name) for name in (b"names", b"dim", b"class", b"levels", b"row.names")
+)
+
+
+# ---- in
+
+
+def from_json(body: bytes) -> Any:
+    """Parses JSON as its RFC has it: NaN and Infinity are errors. Raises ValueError, RecursionError."""
+    return _decode(body.decode())
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
+def to_r(value: Any) -> SEXP:
+    """The R object for parsed JSON. Raises ValueError, OverflowError for what R cannot hold."""
+    kind = type(value)
+    if kind is dict:
+        return to_list(value.values(), value)
+    if kind is not list:
+        return rlib.R_NilValue if value is None else _vector([value], {kind})
+    kinds = set(map(type, value))
+    made = None
+    if kinds == {dict}:
+        made = _data_frame(value)
+    elif kinds == {list}:
+        made = _array(value)
+    elif kinds:
+        made = _vector(value, kinds)
+    return to_list(value) if made is None else made
+
+
+def to_list(items: Any, names: Any = None) -> SEXP:
+    """The R list of these, each made by `to_r`."""
+    made = rlib.Rf_protect(rlib.Rf_allocVector(rlib.VECSXP, len(items)))
+    try:
+        for i, item in enumerate(items):
+            rlib.SET_VECTOR_ELT(made, i, to_r(item))
+        if names is not None:
+            _set(made, _NAMES, _characters(names))
+    finally:
+        rlib.Rf_unprotect(1)
+    return made
+
+
+def _vector(values: list[Any], kinds: set[type]) -> SEXP | None:
+    """The vector of scalars of one kind; None if they are of several. Nulls alone are logical, as NA is."""
+    kinds = kinds - {NoneType}
+    present = values if NoneType not in set(map(type, values)) else [v for v in values if v is not None]
+    if kinds <= {bool}:
+        return _filled(rlib.LGLSXP, "i", values, _NA_INTEGER)
+    if kinds == {int} and min(present) > _NA_INTEGER and max(present) < 2**31:
+        return _filled(rlib.INTSXP, "i", values, _NA_INTEGER)
+    if kinds <= {int, float}:
+        return _filled(rlib.REALSXP, "d", values, rlib.R_NaReal)
+    return _characters(values) if kinds == {str} else None
+
+
+def _filled(kind: int, code: str, values: list[Any], na: float) -> SEXP:
+    data = array(code, [na if v is None else v for v in values])
+    made = rlib.Rf_allocVector(kind, len(data))
+    ffi.memmove(rlib.DATAPTR(made), data, len(data) * data.itemsize)
+    return made
+
+
+def _characters(texts: Any) -> SEXP:
+    made = rlib.Rf_protect(rlib.Rf_allocVector(rlib.STRSXP, len(texts)))
+    try:
+        for i, text in enumerate(texts):
+            rlib.SET_STRING_ELT(made, i, rlib.R_NaString if text is None else _char(text))
+    finally:
+        rlib.Rf_unprotect(1)
+    return made
+
+
+def _char(text: str) -> SEXP:
+    encoded = text.encode()  # half a surrogate pair is a ValueError here
+    if 0 in encoded:
+        raise ValueError("text in R cannot hold the character U+0000")  # R would jump out of this process's stack
+    return rlib.Rf_mkCharLenCE(encoded, len(encoded), rlib.CE_UTF8)
+
+
+def _array(rows: list[Any]) -> SEXP | None:
+    """The matrix or array of nested arrays; None unless they are of equal lengths and hold scalars of one kind."""
+    dims, flat = [len(rows)], rows
+    while flat and (kinds := set(map(type, flat))) == {list}:
+        if len(set(map(len, flat))) > 1:
+            return None
+        dims.append(len(flat[0]))
+        flat = list(chain.from_iterable(flat))
+    made = _vector(_by_column(flat, dims), kinds) if flat else None
+    if made is not None:
+        _set(made, _DIM, _filled(rlib.INTSXP, "i", dims, _NA_INTEGER))
+    return made
+
+
+def _by_column(flat: list[Any], dims: list[int]) -> list[Any]:
+    """R's order of what comes row by row: the first index runs fastest."""
+    if len(dims) == 1:
+        return flat
+    last = dims[-1]
+    return list(chain.from_iterable(_by_column(flat[i::last], dims[:-1]) for i in range(last)))
+
+
+def _data_frame(records: list[dict[str, Any]]) -> SEXP:
+    """Columns of scalars of one kind are vectors, all others list columns."""
+    names = list(dict.fromkeys(chain.from_iterable(records)))
+    made = rlib.Rf_protect(rlib.Rf_allocVector(rlib.VECSXP, len(names)))
+    try:
+        for i, name in enumerate(names):
+            cells = [record.get(name) for record in records]
+            column = _vector(cells, set(map(type, cells)))
+            rlib.SET_VECTOR_ELT(made, i, to_list(cells) if column is None else column)
+        _set(made, _NAMES, _characters(names))
+        _set(made, _ROW_NAMES, _filled(rlib.INTSXP, "i", [None, -len(records)], _NA_INTEGER))
+        _set(made, _CLASS, _characters(["data.frame"]))
+    finally:
+        rlib.Rf_unprotect(1)
+    return made
+
+
+def _set(made: SEXP, attribute: SEXP, value: SEXP) -> None:
+    rlib.Rf_protect(made)
+    rlib.Rf_protect(value)
+    rlib.Rf_setAttrib(made, attribute, value)
+    rlib.Rf_unprotect(2)
+
+
+# ---- out
+
+
+class NotSerialisableError(Exception):
+    """What JSON has nothing for; `where` is its place as an R user writes it: `$fit$terms`, `[[2]][3]`."""
+
+    def __init__(self, what: str, where: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where = what, where
+
+    def inside(self, step: str) -> "NotSerialisableError":
+        """The same, seen from one level further out."""
+        return NotSerialisableError(self.what, step + self.where)
+
+    def __str__(self) -> str:
+        return f"result{self.where} {self.what}"
+
+
+to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class Reader:
+    """Reads R objects into what `to_json` takes. The object is protected by the caller.
+
+    `as_text` gives the ISO 8601 texts of R dates and times; with `unbox`, vectors of length one become scalars.
+    """
+
+    def __init__(self, as_text: Callable[[SEXP], SEXP], *, unbox: bool) -> None:
+        self._as_text = as_text
+        self._unbox = unbox
+
+    def value(self, x: SEXP) -> Any:
+        """What the caller gets for this object."""
+        kind = x.sxpinfo.type
+        classes = _classes(x)
+        if kind == rlib.NILSXP:
+            return None
+        if kind == rlib.VECSXP and not classes & {"data.frame", "POSIXlt"}:
+            names = rlib.Rf_getAttrib(x, _NAMES)
+            return self._items(x, classes) if names == rlib.R_NilValue else self._object(x, _strings(names))
+        items = self._items(x, classes)
+        scalar = "scalar" in classes or (self._unbox and kind != rlib.VECSXP and not _dims(x))
+        return items[0] if scalar and len(items) == 1 else items
+
+    def results(self, x: SEXP) -> list[Any]:
+        """What a batch hook returned, one by one: a list's elements, a vector's, a matrix's or data frame's rows."""
+        classes = _classes(x)
+        items = self._items(x, classes)
+        if "data.frame" in classes:
+            return [[row] for row in items]
+        if self._unbox or x.sxpinfo.type == rlib.VECSXP or _dims(x):
+            return items
+        return [[item] for item in items]
+
+    def _items(self, x: SEXP, classes: frozenset[str]) -> list[Any]:
+        """The elements of a vector or list, the rows of a matrix or data frame."""
+        kind = x.sxpinfo.type
+        if kind in _REFUSED or x.sxpinfo.gp & _S4_BIT:
+            what = "an S4 object" if x.sxpinfo.gp & _S4_BIT else _REFUSED.get(kind)
+            raise NotSerialisableError(f"is {what}, for which JSON has nothing")
+        if "data.frame" in classes:
+            return self._records(x)
+        if classes & {"Date", "POSIXct", "POSIXlt"}:
+            text = rlib.Rf_protect(self._as_text(x))
+            try:
+                return _strings(text)
+            finally:
+                rlib.Rf_unprotect(1)
+        if kind == rlib.REALSXP:
+            items = _integers64(x) if "integer64" in classes else _doubles(x)
+        elif kind == rlib.INTSXP:
+            items = _labels(x) if "factor" in classes else _integers(x)
+        elif kind == rlib.STRSXP:
+            items = _strings(x)
+        elif kind == rlib.LGLSXP:
+            items = [None if v is None else bool(v) for v in _integers(x)]
+        elif kind == rlib.NILSXP:
+            items = []
+        else:
+            items = self._elements(x)
+        return _nested(items, _dims(x))
+
+    def _elements(self, x: SEXP) -> list[Any]:
+        elements = []
+        for i in range(rlib.Rf_xlength(x)):
+            try:
+                elements.append(self.value(rlib.VECTOR_ELT(x, i)))
+            except NotSerialisableError as error:
+                raise error.inside(f"[[{i + 1}]]") from None
+        return elements
+
+    def _object(self, x: SEXP, names: list[str | None]) -> Any:
+        if names and not any(names):
+            return self._elements(x)
+        _check_names(names, "element")
+        members = {}
+        for i, name in enumerate(names):
+            try:
+                members[name] = self.value(rlib.VECTOR_ELT(x, i))
+            except NotSerialisableError as error:
+                raise error.inside(f"${name}") from None
+        return members
+
+    def _records(self, x: SEXP) -> list[Any]:
+        names = _strings(rlib.Rf_getAttrib(x, _NAMES))
+        _check_names(names, "column")
+        columns = []
+        for i, name in enumerate(names):
+            column = rlib.VECTOR_ELT(x, i)
+            try:
+                columns.append(self._items(column, _classes(column)))
+            except NotSerialisableError as error:
+                raise error.inside(f"${name}") from None
+        if not columns:
+            return [{} for _ in range(rlib.Rf_length(rlib.Rf_getAttrib(x, _ROW_NAMES)))]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+_REFUSED = {
+    rlib.CLOSXP: "a function",
+    rlib.BUILTINSXP: "a function",
+    rlib.SPECIALSXP: "a function",
+    rlib.ENVSXP: "an environment",
+    rlib.S4SXP: "an S4 object",
+    rlib.CPLXSXP: "of complex numbers",
+    rlib.RAWSXP: "of raw bytes",
+    rlib.EXTPTRSXP: "an external pointer",
+    rlib.WEAKREFSXP: "a weak reference",
+    rlib.SYMSXP: "a name",
+    rlib.LANGSXP: "a call or formula",
+    rlib.EXPRSXP: "an expression",
+    rlib.LISTSXP: "a pairlist",
+    rlib.PROMSXP: "a promise",
+    rlib.DOTSXP: "of dots",
+    rlib.BCODESXP: "byte code",
+}
+
+
+def _classes(x: SEXP) -> frozenset[str]:
+    # sxpinfo.obj would tell too, but rpy2 3.5 declares it where R has the bit for ALTREP.
+    return _NO_CLASS if x.attrib == rlib.R_NilValue else frozenset(_strings(rlib.Rf_getAttrib(x, _CLASS)))
+
+
+def _dims(x: SEXP) -> list[int]:
+    dims = rlib.Rf_getAttrib(x, _DIM)
+    return [] if dims == rlib.R_NilValue else ffi.unpack(rlib.INTEGER(dims), rlib.Rf_length(dims))
+
+
+def _nested(flat: list[Any], dims: list[int]) -> list[Any]:
+    """Rows of rows of what R has column by column."""
+    if len(dims) < 2:
+        return flat
+    return [_nested(flat[i :: dims[0]], dims[1:]) for i in range(dims[0])]
+
+
+def _doubles(x: SEXP) -> list[Any]:
+    values = ffi.unpack(rlib.REAL(x), rlib.Rf_xlength(x))
+    if math.isfinite(sum(values)):  # one NaN or infinity makes the sum one
+        return values
+    for i, v in enumerate(values):
+        if math.isinf(v):
+            raise NotSerialisableError(f"is {'-' if v < 0 else ''}Inf, for which JSON has nothing", f"[{i + 1}]")
+    return [None if math.isnan(v) else v for v in values]
+
+
+def _integers(x: SEXP) -> list[Any]:
+    return _without(_NA_INTEGER, ffi.unpack(ffi.cast("int *", rlib.DATAPTR(x)), rlib.Rf_xlength(x)))
+
+
+def _integers64(x: SEXP) -> list[Any]:
+    return _without(_NA_INTEGER64, ffi.unpack(ffi.cast("int64_t *", rlib.REAL(x)), rlib.Rf_xlength(x)))
+
+
+def _without(na: int, values: list[Any]) -> list[Any]:
+    return [None if v == na else v for v in values] if na in values else values
+
+
+def _labels(x: SEXP) -> list[Any]:
+    labels = _strings(rlib.Rf_getAttrib(x, _LEVELS))
+    return [None if code is None else labels[code - 1] for code in _integers(x)]
+
+
+def _strings(x: SEXP) -> list[Any]:
+    """R keeps one copy of each text, so each is decoded once."""
+    pointers = ffi.unpack(ffi.cast("SEXP *", rlib.DATAPTR(x)), rlib.Rf_xlength(x)) if x != rlib.R_NilValue else []
+    texts = {pointer: _text(pointer) for pointer in set(pointers)}
+    return [texts[pointer] for pointer in pointers]
+
+
+def _text(char: SEXP) -> str | None:
+    if char == rlib.R_NaString:
+        return None
+    # What R calls latin1 is Windows-1252 wherever the two differ. All else is UTF-8, or bytes of no known meaning.
+    encoding = "cp1252" if rlib.Rf_getCharCE(char) == rlib.CE_LATIN1 else "utf-8"
+    return ffi.string(rlib.R_CHAR(char)).decode(encoding, "replace")
+
+
+def _check_names(names: list[str | None], what: str) -> None:
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if not name:
+            raise NotSerialisableError(f"has names, but {what} {i + 1} has none")
+        if name in seen:
+            raise NotSerialisableError(f"has more than one {what} called {name!r}")
+        seen.add(name)

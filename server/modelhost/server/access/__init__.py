@@ -1,0 +1,1 @@
+"""Who may call what. Answers come from memory."""

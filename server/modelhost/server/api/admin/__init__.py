@@ -1,0 +1,1 @@
+"""`modelhost.v1.Admin`, by resource."""

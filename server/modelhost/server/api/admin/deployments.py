@@ -1,0 +1,182 @@
+"""Deployments and revisions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from modelhost.server.api import convert, names, paging
+from modelhost.server.api.admin import fields
+from modelhost.server.api.call import Call
+from modelhost.server.api.mutations import Mutations
+from modelhost.server.control.changes import Changes
+from modelhost.server.control.deployments import SERVICE_PREFIX, Deployments
+from modelhost.server.control.preview import Preview
+from modelhost.server.resources import Deployment, Revision
+from modelhost.server.serving.router import Router
+from modelhost.server.sources.snapshots import SnapshotStore
+from modelhost.server.store import deployments
+from modelhost.server.store.database import Database, Transaction
+from modelhost.v1 import deployment_pb2 as pb
+
+NEWEST = 2**31
+
+
+class DeploymentMethods:
+    """Handlers of the Deployment and Revision methods."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        commands: Deployments,
+        preview: Preview,
+        mutations: Mutations,
+        router: Router,
+        changes: Changes,
+        snapshots: SnapshotStore,
+    ) -> None:
+        self._database = database
+        self._commands = commands
+        self._preview = preview
+        self._mutations = mutations
+        self._router = router
+        self._changes = changes
+        self._snapshots = snapshots
+
+    async def create_deployment(self, call: Call, request: pb.CreateDeploymentRequest) -> pb.Deployment:
+        """Create one, STOPPED."""
+        names.check_new_id(request.deployment_id, "deployment_id", letter_first=True, reserved=SERVICE_PREFIX)
+        description, source, settings = fields.wish(request.deployment)
+
+        def create(tx: Transaction) -> pb.Deployment:
+            return self._shown(
+                self._commands.create(
+                    tx, request.deployment_id, description=description, source=source, settings=settings
+                )
+            )
+
+        created = await self._mutations.run(call, request, pb.Deployment, create, validate_only=request.validate_only)
+        if request.validate_only:
+            await self._preview.check(source, settings)
+        return created
+
+    async def get_deployment(self, call: Call, request: pb.GetDeploymentRequest) -> pb.Deployment:
+        """Show one."""
+        return self._shown(await self._find(request.name))
+
+    async def list_deployments(self, call: Call, request: pb.ListDeploymentsRequest) -> pb.ListDeploymentsResponse:
+        """List them."""
+        size = paging.page_size(request.page_size)
+        after = paging.key_in(request.page_token, "deployments")
+        found = await self._database.run(lambda tx: deployments.page(tx, after, size + 1))
+        return pb.ListDeploymentsResponse(
+            deployments=[self._shown(one) for one in found[:size]],
+            next_page_token=paging.cut("deployments", [one.id for one in found], size),
+        )
+
+    async def update_deployment(self, call: Call, request: pb.UpdateDeploymentRequest) -> pb.Deployment:
+        """Change one; a change of source or settings makes a revision."""
+        deployment_id = names.parse(request.deployment.name, names.DEPLOYMENTS, "deployment.name")
+        etag = request.deployment.etag
+        checked: list[Deployment] = []
+
+        def update(tx: Transaction) -> pb.Deployment:
+            current = self._commands.find(tx, deployment_id)
+            message, paths = fields.merged(self._shown(current), request.deployment, request.update_mask)
+            description, source, settings = fields.wish(message)
+            if paths and all(path == "description" for path in paths):
+                return self._shown(self._commands.describe(tx, deployment_id, description, etag))
+            wanted = replace(current, description=description, source=source, settings=settings)
+            checked.append(wanted)
+            return self._shown(self._commands.update(tx, wanted, etag))
+
+        updated = await self._mutations.run(call, request, pb.Deployment, update, validate_only=request.validate_only)
+        if request.validate_only and checked:
+            await self._preview.check(checked[0].source, checked[0].settings)
+        return updated
+
+    async def start_deployment(self, call: Call, request: pb.StartDeploymentRequest) -> pb.Deployment:
+        """Start one."""
+        deployment_id = names.parse(request.name, names.DEPLOYMENTS)
+        return await self._mutations.run(
+            call, request, pb.Deployment, lambda tx: self._shown(self._commands.start(tx, deployment_id, request.etag))
+        )
+
+    async def stop_deployment(self, call: Call, request: pb.StopDeploymentRequest) -> pb.Deployment:
+        """Stop one."""
+        deployment_id = names.parse(request.name, names.DEPLOYMENTS)
+        return await self._mutations.run(
+            call, request, pb.Deployment, lambda tx: self._shown(self._commands.stop(tx, deployment_id, request.etag))
+        )
+
+    async def delete_deployment(self, call: Call, request: pb.DeleteDeploymentRequest) -> pb.Deployment:
+        """Delete one."""
+        deployment_id = names.parse(request.name, names.DEPLOYMENTS)
+
+        def delete(tx: Transaction) -> pb.Deployment:
+            return self._shown(self._commands.delete(tx, deployment_id, request.etag, force=request.force))
+
+        return await self._mutations.run(call, request, pb.Deployment, delete)
+
+    async def watch_deployment(
+        self, call: Call, request: pb.WatchDeploymentRequest
+    ) -> AsyncIterator[pb.WatchDeploymentResponse]:
+        """Show one now and after each change, until it is deleted."""
+        uid = (await self._find(request.name)).uid
+        last = None
+        with self._changes.watch(uid) as changed:
+            while True:
+                changed.clear()
+                seen = await self._database.run(lambda tx: _with_target(tx, uid))
+                if seen is None:
+                    return
+                deployment, revision = seen
+                response = pb.WatchDeploymentResponse(
+                    deployment=self._shown(deployment),
+                    revision=convert.revision(revision, deployment.id) if revision else None,
+                )
+                if response != last:
+                    last = response
+                    yield response
+                await changed.wait()
+
+    async def get_revision(self, call: Call, request: pb.GetRevisionRequest) -> pb.Revision:
+        """Show a revision with its files."""
+        deployment_id, number = names.parse_revision(request.name)
+
+        def find(tx: Transaction) -> Revision:
+            return self._commands.find_revision(tx, self._commands.find(tx, deployment_id), number)
+
+        revision = await self._database.run(find)
+        snapshot = None
+        if revision.snapshot_digest:
+            snapshot = await asyncio.to_thread(self._snapshots.find, revision.snapshot_digest)
+        return convert.revision(revision, deployment_id, snapshot.files if snapshot else ())
+
+    async def list_revisions(self, call: Call, request: pb.ListRevisionsRequest) -> pb.ListRevisionsResponse:
+        """List the revisions of a deployment, newest first."""
+        size = paging.page_size(request.page_size)
+        deployment_id = names.parse(request.parent, names.DEPLOYMENTS, "parent")
+        listing = f"revisions {deployment_id}"
+        before = int(paging.key_in(request.page_token, listing) or NEWEST)
+
+        def page(tx: Transaction) -> list[Revision]:
+            return deployments.revisions_page(tx, self._commands.find(tx, deployment_id).uid, before, size + 1)
+
+        found = await self._database.run(page)
+        return pb.ListRevisionsResponse(
+            revisions=[convert.revision(one, deployment_id) for one in found[:size]],
+            next_page_token=paging.cut(listing, [str(one.number) for one in found], size),
+        )
+
+    async def _find(self, name: str) -> Deployment:
+        deployment_id = names.parse(name, names.DEPLOYMENTS)
+        return await self._database.run(lambda tx: self._commands.find(tx, deployment_id))
+
+    def _shown(self, deployment: Deployment) -> pb.Deployment:
+        return convert.deployment(deployment, self._router.status(deployment.service_id))
+
+
+def _with_target(tx: Transaction, uid: str) -> tuple[Deployment, Revision | None] | None:
+    deployment = deployments.by_uid(tx, uid)
+    return (deployment, deployments.revision(tx, uid, deployment.target)) if deployment else None

@@ -1,0 +1,87 @@
+"""Logs: a part of one, or all of one as it grows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from modelhost.server.api import convert, names, paging
+from modelhost.server.api.call import Call
+from modelhost.server.control.deployments import Deployments
+from modelhost.server.errors import InvalidRequest
+from modelhost.server.resources import Deployment
+from modelhost.server.store import deployments
+from modelhost.server.store.database import Database, Transaction
+from modelhost.server.store.logs import Log, LogEntry, Logs, Position
+from modelhost.v1 import log_pb2 as pb
+
+PAGE_DEFAULT = 1_000
+PAGE_MOST = 10_000
+BATCH = 500
+POLL_SECONDS = 0.1
+
+
+class LogMethods:
+    """Handlers of the log methods."""
+
+    def __init__(self, database: Database, commands: Deployments, logs: Logs) -> None:
+        self._database = database
+        self._commands = commands
+        self._logs = logs
+
+    async def read_log(self, call: Call, request: pb.ReadLogRequest) -> pb.ReadLogResponse:
+        """Read a page."""
+        size = paging.page_size(request.page_size, default=PAGE_DEFAULT, most=PAGE_MOST)
+        deployment, revision = await self._find(request.deployment, request.revision, request.kind)
+        listing = f"log {deployment.uid} {request.kind} {request.revision}"
+        start = _position(paging.key_in(request.page_token, listing))
+        log = self._log(deployment, revision, request.kind)
+        lines, end = await asyncio.to_thread(log.read, start, size)
+        return pb.ReadLogResponse(
+            entries=[convert.log_entry(line) for line in _wanted(lines, request.revision)],
+            next_page_token=paging.token(listing, f"{end.segment} {end.offset}") if len(lines) == size else "",
+        )
+
+    async def tail_log(self, call: Call, request: pb.TailLogRequest) -> AsyncIterator[pb.TailLogResponse]:
+        """Follow a log: a build log to the build's end, a run log to the deployment's."""
+        deployment, revision = await self._find(request.deployment, request.revision, request.kind)
+        log = self._log(deployment, revision, request.kind)
+        position = Position()
+        if request.HasField("last_lines"):
+            if request.last_lines < 0:
+                raise InvalidRequest("last_lines", "last_lines must not be negative")
+            position = await asyncio.to_thread(log.last, request.last_lines)
+        while True:
+            current = await self._database.run(lambda tx: deployments.by_uid(tx, deployment.uid))
+            growing = current is not None and (request.kind == pb.LOG_KIND_RUN or current.is_building(revision))
+            lines, position = await asyncio.to_thread(log.read, position, BATCH)
+            if wanted := _wanted(lines, request.revision):
+                yield pb.TailLogResponse(entries=[convert.log_entry(line) for line in wanted])
+            if not lines:
+                if not growing:
+                    return
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _find(self, name: str, number: int, kind: "pb.LogKind.ValueType") -> tuple[Deployment, int]:
+        """The deployment and which revision's build log is meant."""
+        deployment_id = names.parse(name, names.DEPLOYMENTS, "deployment")
+
+        def find(tx: Transaction) -> tuple[Deployment, int]:
+            deployment = self._commands.find(tx, deployment_id)
+            if number:
+                self._commands.find_revision(tx, deployment, number)
+            return deployment, number or deployments.newest_revision(tx, deployment.uid)
+
+        return await self._database.run(find)
+
+    def _log(self, deployment: Deployment, revision: int, kind: "pb.LogKind.ValueType") -> Log:
+        if kind == pb.LOG_KIND_RUN:
+            return self._logs.run(deployment.uid)
+        return self._logs.build(deployment.uid, revision)
+
+
+def _wanted(lines: list[tuple[Position, LogEntry]], revision: int) -> list[LogEntry]:
+    return [line for _, line in lines if not revision or line.revision == revision]
+
+
+def _position(key: str) -> Position:
+    segment, _, offset = key.partition(" ")
+    return Position(int(segment), int(offset)) if key else Position()

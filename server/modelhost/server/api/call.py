@@ -1,0 +1,14 @@
+"""What a door hands over with each call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as a door received it. `deadline` is in the event loop's time; a caller's cancel cancels the task."""
+
+    method: str
+    metadata: Mapping[str, str | bytes]
+    peer: str
+    deadline: float | None

@@ -1,0 +1,85 @@
+"""`grpc.health.v1.Health` (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
+
+The server and its gRPC services are open to everyone. A prediction service is for those who may call it, and is SERVING
+only while a live worker has its model loaded; for everyone else it does not exist.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Set
+from typing import Any
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
+from modelhost.server.access.operators import Operators
+from modelhost.server.api.call import Call
+from modelhost.server.control.changes import Changes
+from modelhost.server.errors import NotFound, Unauthenticated
+from modelhost.server.serving.router import Router
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+_Status: Any = HealthCheckResponse  # the generated module has no types
+
+
+class HealthMethods:
+    """Handlers of the Health service. `open_names` are the full names of the gRPC services."""
+
+    def __init__(self, router: Router, operators: Operators, changes: Changes, open_names: Set[str]) -> None:
+        self._router = router
+        self._operators = operators
+        self._changes = changes
+        self._open_names = open_names | {""}
+        self.stopping = asyncio.Event()
+
+    async def check(self, call: Call, request: HealthCheckRequest) -> HealthCheckResponse:
+        """Say how a service is. Raises `NotFound` for one that is not known, or not to this caller."""
+        status = self._status(call, request.service)
+        if status == _Status.SERVICE_UNKNOWN:
+            raise NotFound(
+                ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND, "there is no service {service}", service=request.service
+            )
+        return HealthCheckResponse(status=status)
+
+    async def list(self, call: Call, request: HealthListRequest) -> HealthListResponse:
+        """Say how everything is that is open to everyone."""
+        return HealthListResponse(
+            statuses={
+                name: HealthCheckResponse(status=self._status(call, name)) for name in self._open_names
+            }
+        )
+
+    async def watch(self, call: Call, request: HealthCheckRequest) -> AsyncIterator[HealthCheckResponse]:
+        """Say how a service is, and again whenever that changes."""
+        with self._changes.watch(self._subject(request.service)) as changed:
+            stopping = asyncio.ensure_future(self.stopping.wait())
+            try:
+                last = None
+                while True:
+                    changed.clear()
+                    status = self._status(call, request.service)
+                    if status != last:
+                        last = status
+                        yield HealthCheckResponse(status=status)
+                    if stopping.done():
+                        return
+                    waiting = asyncio.ensure_future(changed.wait())
+                    await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+                    waiting.cancel()
+            finally:
+                stopping.cancel()
+
+    def _status(self, call: Call, name: str) -> Any:
+        if name in self._open_names:
+            return _Status.NOT_SERVING if self.stopping.is_set() else _Status.SERVING
+        try:
+            self._operators.check(call.metadata)
+            service = self._router.find(name)
+        except (Unauthenticated, NotFound):
+            return _Status.SERVICE_UNKNOWN
+        live = self._router.status(service.service_id).live and not self.stopping.is_set()
+        return _Status.SERVING if live else _Status.NOT_SERVING
+
+    def _subject(self, name: str) -> str:
+        """What to watch for changes: the deployment behind a prediction service."""
+        try:
+            return self._router.find(name).deployment_uid
+        except NotFound:
+            return name

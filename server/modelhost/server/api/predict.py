@@ -1,0 +1,124 @@
+"""`modelhost.v1.Predict`: calls of models. `predict` is the hot path."""
+
+import json
+import math
+from typing import Any
+
+from google.protobuf.struct_pb2 import Value
+from modelhost.server.api import names
+from modelhost.server.api.call import Call
+from modelhost.server.control.deployments import Deployments
+from modelhost.server.errors import InvalidRequest
+from modelhost.server.resources import Deployment, Revision
+from modelhost.server.serving.router import Router
+from modelhost.server.store.database import Database, Transaction
+from modelhost.v1 import predict_pb2 as pb
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+EXACT_INTEGERS = 2**53
+
+
+class PredictMethods:
+    """Handlers of the Predict service."""
+
+    def __init__(self, router: Router, database: Database, commands: Deployments) -> None:
+        self._router = router
+        self._database = database
+        self._commands = commands
+
+    async def predict(self, call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
+        """Call a model once."""
+        pool, revision = self._router.running(_service(request.service))
+        match request.WhichOneof("input"):
+            case "parameters_json":
+                result = await pool.call(request.parameters_json.encode(), call.deadline)
+                return pb.PredictResponse(result_json=result.decode(), revision=revision)
+            case "parameters":
+                parameters = json.dumps(_plain(request.parameters)).encode()
+                result = await pool.call(parameters, call.deadline)
+                return pb.PredictResponse(result=_value(json.loads(result)), revision=revision)
+            case _:
+                raise InvalidRequest(
+                    "parameters",
+                    "the call has neither parameters nor parameters_json",
+                    reason=ErrorReason.ERROR_REASON_PARAMETERS_INVALID,
+                )
+
+    async def describe_service(self, call: Call, request: pb.DescribeServiceRequest) -> pb.DescribeServiceResponse:
+        """Say what a service is."""
+        service = self._router.find(_service(request.service))
+
+        def read(tx: Transaction) -> tuple[Deployment, Revision]:
+            deployment = self._commands.find(tx, service.deployment_id)
+            return deployment, self._commands.find_revision(tx, deployment, deployment.active or deployment.target)
+
+        deployment, revision = await self._database.run(read)
+        settings = revision.settings or revision.requested
+        return pb.DescribeServiceResponse(
+            service=service.service_id,
+            deployment=deployment.id,
+            description=deployment.description,
+            serving=self._router.status(service.service_id).live > 0,
+            revision=deployment.active,
+            commit=revision.commit,
+            runtime=names.join(names.RUNTIMES, settings.runtime or ""),
+            runtime_version=revision.runtime_version,
+            environment_digest=revision.environment_digest,
+            example_parameters_json=settings.test_call.parameters_json if settings.test_call else "",
+        )
+
+
+def _service(name: str) -> str:
+    """A service's or deployment's id, with or without its collection."""
+    if "/" not in name and name:
+        return name
+    collection = names.DEPLOYMENTS if name.startswith(f"{names.DEPLOYMENTS}/") else names.SERVICES
+    return names.parse(name, collection, "service")
+
+
+def _plain(value: Value) -> Any:
+    """A Value as JSON has it; integral doubles that are exact become ints. Raises `InvalidRequest`."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            if not math.isfinite(number):
+                raise InvalidRequest(
+                    "parameters",
+                    "parameters hold {number}, which JSON cannot",
+                    reason=ErrorReason.ERROR_REASON_PARAMETERS_INVALID,
+                    number=number,
+                )
+            return int(number) if number.is_integer() and abs(number) <= EXACT_INTEGERS else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return {name: _plain(item) for name, item in value.struct_value.fields.items()}
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def _value(plain: Any) -> Value:
+    """JSON as a Value."""
+    value = Value()
+    match plain:
+        case None:
+            value.null_value = 0  # type: ignore[assignment]  # NULL_VALUE
+        case bool():
+            value.bool_value = plain
+        case int() | float():
+            value.number_value = plain
+        case str():
+            value.string_value = plain
+        case list():
+            value.list_value.values.extend(_value(item) for item in plain)
+        case dict():
+            value.struct_value.SetInParent()
+            for name, item in plain.items():
+                value.struct_value.fields[name].CopyFrom(_value(item))
+    if plain == []:
+        value.list_value.SetInParent()
+    return value

@@ -1,0 +1,148 @@
+"""Builds every object of a server and passes it to those that need it. The one place where that is done."""
+
+import asyncio
+import shutil
+
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2
+from modelhost.envs import EnvironmentStore
+from modelhost.server.access.operators import Operators
+from modelhost.server.api import reflection
+from modelhost.server.api.admin.deployments import DeploymentMethods
+from modelhost.server.api.admin.host import HostMethods
+from modelhost.server.api.admin.logs import LogMethods
+from modelhost.server.api.admin.services import ServiceMethods
+from modelhost.server.api.admin.sources import DataSourceMethods
+from modelhost.server.api.binding import bind
+from modelhost.server.api.health import HealthMethods
+from modelhost.server.api.methods import Access, Dispatcher, Method
+from modelhost.server.api.mutations import Mutations
+from modelhost.server.api.predict import PredictMethods
+from modelhost.server.config import STOP_GRACE_SECONDS, ServerSettings
+from modelhost.server.control.builder import Builder
+from modelhost.server.control.changes import Changes
+from modelhost.server.control.deployments import Deployments
+from modelhost.server.control.preview import Preview
+from modelhost.server.control.reconciler import Reconciler
+from modelhost.server.control.runtimes import Runtimes
+from modelhost.server.control.sources import Sources
+from modelhost.server.doors.grpcio import GrpcioDoor
+from modelhost.server.serving.output import OutputPump
+from modelhost.server.serving.process import Spawner
+from modelhost.server.serving.router import Router
+from modelhost.server.serving.worker import WorkerHost
+from modelhost.server.sources.snapshots import SnapshotStore
+from modelhost.server.statedir import StateDir
+from modelhost.server.store.database import Database
+from modelhost.server.store.logs import Logs
+from modelhost.v1 import admin_pb2, predict_pb2
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
+PREDICT: ServiceDescriptor = predict_pb2.DESCRIPTOR.services_by_name["Predict"]
+HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+
+class App:
+    """A server in this process, on the running event loop. `start`, then `stop`, once each."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Open the state. Raises `StateDirBusy`, `SchemaTooNew`, `OSError`, `ValueError`."""
+        settings.check()
+        self.state = state = StateDir(settings.state_dir)
+        state.lock()
+        try:
+            self._build(settings, state)
+        except BaseException:
+            state.unlock()
+            raise
+
+    def _build(self, settings: ServerSettings, state: StateDir) -> None:
+        if orphans := state.end_orphans():
+            log.warning("ended processes that an earlier server left behind", count=len(orphans))
+        shutil.rmtree(state.workers, ignore_errors=True)
+        state.workers.mkdir(mode=0o700)
+        operators = Operators.from_file(state.admin_token)
+        snapshots = SnapshotStore(state.snapshots)
+        snapshots.sweep()
+        environments = EnvironmentStore(
+            state.environments, cache=state.cache / "packages", r_repositories=settings.r_repositories
+        )
+        environments.sweep()
+        logs = Logs(state.logs)
+        changes = Changes()
+
+        self._database = database = Database(state.database)
+        self._spawner = Spawner()
+        self._output = OutputPump()
+        self._router = router = Router()
+        router.listen(lambda service: changes.notify(service.deployment_uid))
+        sources = Sources(database, state.cache / "sources")
+        self._runtimes = runtimes = Runtimes(settings.interpreters)
+        self._builder = Builder(
+            database=database,
+            data_sources=sources,
+            snapshots=snapshots,
+            environments=environments,
+            runtimes=runtimes,
+            logs=logs,
+            changes=changes,
+            host=WorkerHost(state.workers, self._spawner, self._output, state.marker),
+            message_limit=settings.message_limit,
+            concurrency=settings.concurrent_builds,
+        )
+        self._reconciler = Reconciler(
+            database=database, builder=self._builder, router=router, logs=logs, changes=changes
+        )
+
+        commands = Deployments(sources, self._reconciler.poke)
+        mutations = Mutations(database)
+        names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
+        self._health = HealthMethods(router, operators, changes, set(names))
+        reflected = reflection.ReflectionMethods([*names, reflection.SERVICE.full_name, reflection.V1_NAME])
+        methods: list[Method] = [
+            *bind(
+                ADMIN,
+                Access.OPERATOR,
+                DataSourceMethods(database, sources, mutations),
+                HostMethods(database, runtimes, environments),
+                DeploymentMethods(
+                    database=database,
+                    commands=commands,
+                    preview=Preview(sources, runtimes),
+                    mutations=mutations,
+                    router=router,
+                    changes=changes,
+                    snapshots=snapshots,
+                ),
+                LogMethods(database, commands, logs),
+                ServiceMethods(database, router),
+            ),
+            *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands)),
+            *bind(HEALTH, Access.ANYONE, self._health),
+            *bind(reflection.SERVICE, Access.ANYONE, reflected),
+            *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
+        ]
+        host = settings.listen.rpartition(":")[0]
+        self._door = GrpcioDoor(Dispatcher(methods, operators), settings.listen, message_limit=settings.message_limit)
+        self.address = f"{host}:{self._door.port}"
+
+    async def start(self) -> None:
+        """Accept calls, and carry on with the deployments that are not at rest."""
+        await self._door.start()
+        await self._reconciler.start()
+        log.info("serving", address=self.address, state_dir=str(self.state.root))
+
+    async def stop(self) -> None:
+        """Finish calls under way, end all workers, close the database. What is wished stays wished."""
+        self._health.stopping.set()
+        await self._door.stop(STOP_GRACE_SECONDS)
+        await self._reconciler.close()
+        await asyncio.to_thread(self._builder.close)
+        self._output.close()
+        self._spawner.close()
+        self._database.close()
+        self.state.unlock()
+        log.info("stopped")

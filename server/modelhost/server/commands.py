@@ -1,0 +1,111 @@
+"""Verbs of the `modelhost` command that live with the server."""
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvloop
+from modelhost.client import local
+from modelhost.envs import DEFAULT_R_REPOSITORIES
+from modelhost.server.app import App
+from modelhost.server.config import (
+    DEFAULT_BUILDS,
+    DEFAULT_LISTEN,
+    DEFAULT_MESSAGE_LIMIT,
+    ServerSettings,
+    default_state_dir,
+)
+from modelhost.server.statedir import StateDirBusy
+from modelhost.server.store.migrations import SchemaTooNew
+
+
+def serve(
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MODELHOST_STATE_DIR", help="Where everything is kept.", show_default=str(default_state_dir())
+        ),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(envvar="MODELHOST_LISTEN", help="host:port to listen on; port 0 takes a free one.")
+    ] = DEFAULT_LISTEN,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that is not loopback, without encryption.")
+    ] = False,
+    interpreter: Annotated[
+        list[Path] | None,
+        typer.Option(help="A Python or R program to offer as a runtime, besides those that are found. Repeatable."),
+    ] = None,
+    r_repository: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="MODELHOST_R_REPOSITORY",
+            help="Where R packages are installed from. Repeatable.",
+            show_default=" ".join(DEFAULT_R_REPOSITORIES),
+        ),
+    ] = None,
+    max_message_bytes: Annotated[
+        int, typer.Option(help="Largest request and response, in bytes.", min=1024)
+    ] = DEFAULT_MESSAGE_LIMIT,
+    concurrent_builds: Annotated[
+        int, typer.Option(help="How many deployments are fetched and built at once.", min=1)
+    ] = DEFAULT_BUILDS,
+) -> None:
+    """Run the server in the foreground until it gets SIGINT or SIGTERM.
+
+    \b
+    Examples:
+      modelhost serve
+      modelhost serve --state-dir /var/lib/modelhost --interpreter /opt/python2.7/bin/python2.7
+    """
+    _configure_logs()
+    settings = ServerSettings(
+        state_dir=state_dir or default_state_dir(),
+        listen=listen,
+        insecure=insecure,
+        message_limit=max_message_bytes,
+        interpreters=tuple(interpreter or ()),
+        r_repositories=tuple(r_repository or DEFAULT_R_REPOSITORIES),
+        concurrent_builds=concurrent_builds,
+    )
+    try:
+        uvloop.run(_serve(settings))
+    except (StateDirBusy, SchemaTooNew, OSError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+async def _serve(settings: ServerSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    app = App(settings)
+    await app.start()
+    published = local.publish(app.address, app.state.admin_token)
+    try:
+        await stop.wait()
+    finally:
+        published.unlink(missing_ok=True)
+        await app.stop()
+
+
+def _configure_logs() -> None:
+    """For people on a terminal, for machines elsewhere; always on stderr."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            *([] if terminal else [structlog.processors.dict_tracebacks]),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

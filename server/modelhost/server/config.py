@@ -1,0 +1,54 @@
+"""Settings of a server, as `modelhost serve` collects them."""
+
+import os
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from modelhost.envs import DEFAULT_R_REPOSITORIES
+
+DEFAULT_LISTEN = "127.0.0.1:8470"
+DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
+DEFAULT_BUILDS = 8
+STOP_GRACE_SECONDS = 10.0
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/modelhost`, by default `~/.local/state/modelhost` (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "modelhost"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Sizes in bytes, times in seconds. `listen` is `host:port`; port 0 takes a free one."""
+
+    state_dir: Path = field(default_factory=default_state_dir)
+    listen: str = DEFAULT_LISTEN
+    insecure: bool = False
+    message_limit: int = DEFAULT_MESSAGE_LIMIT
+    interpreters: tuple[Path, ...] = ()
+    r_repositories: tuple[str, ...] = tuple(DEFAULT_R_REPOSITORIES)
+    concurrent_builds: int = DEFAULT_BUILDS
+
+    def check(self) -> None:
+        """Raise `ValueError` for what cannot be or is not safe."""
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"--listen must be host:port, not {self.listen!r}")
+        if not self.insecure and not _is_loopback(host):
+            raise ValueError(
+                f"{host} is not a loopback address, and calls would travel unencrypted; "
+                "listen on 127.0.0.1, or say --insecure if the network is trusted"
+            )
+        if self.message_limit < 1024:
+            raise ValueError("the message limit must be at least 1024 bytes")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""What should be and what is: deployments and revisions, and the reconciler that brings the one to the other."""

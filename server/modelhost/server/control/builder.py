@@ -1,0 +1,325 @@
+"""The way of a revision to a pool that is ready to be routed: fetch, provision, load.
+
+Each step finds what an earlier try has left, so that the walk can be begun again at any time: after a restart of the
+server, after a failure, or only to start the same revision once more.
+"""
+
+import asyncio
+import difflib
+import json
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from modelhost.envs import Environment, EnvironmentStore, Job, read_requirements
+from modelhost.server.control import failures, settings
+from modelhost.server.control.buildlog import BuildLog
+from modelhost.server.control.changes import Changes
+from modelhost.server.control.launch import worker_spec
+from modelhost.server.control.runtimes import Runtimes
+from modelhost.server.control.sources import Sources
+from modelhost.server.control.states import advance
+from modelhost.server.errors import PredictionFailed, StepFailed
+from modelhost.server.resources import Deployment, Failure, ModelSettings, Revision, RevisionState, TestCall
+from modelhost.server.serving.pool import Pool
+from modelhost.server.serving.worker import WorkerHost
+from modelhost.server.sources import Selection
+from modelhost.server.sources.snapshots import Snapshot, SnapshotStore
+from modelhost.server.store import deployments, sources
+from modelhost.server.store.codec import encode
+from modelhost.server.store.database import Database
+from modelhost.server.store.logs import LogEntry, Logs
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+WORKERS = 1
+TOLERANCE = 1e-6
+
+T = TypeVar("T")
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A step failed; `revision` is as stored after it."""
+
+    failure: Failure
+    revision: Revision
+
+
+class Builder:
+    """Builds revisions. Blocking work is done on threads of its own, so that slow builds leave others room."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        data_sources: Sources,
+        snapshots: SnapshotStore,
+        environments: EnvironmentStore,
+        runtimes: Runtimes,
+        logs: Logs,
+        changes: Changes,
+        host: WorkerHost,
+        message_limit: int,
+        concurrency: int,
+    ) -> None:
+        self._database = database
+        self._sources = data_sources
+        self._snapshots = snapshots
+        self._environments = environments
+        self._runtimes = runtimes
+        self._logs = logs
+        self._changes = changes
+        self._host = host
+        self._message_limit = message_limit
+        self._threads = ThreadPoolExecutor(concurrency, "builder")
+
+    def close(self) -> None:
+        """Wait for the threads; every build must have ended or been cancelled."""
+        self._threads.shutdown()
+
+    async def build(
+        self,
+        deployment: Deployment,
+        revision: Revision,
+        *,
+        on_change: Callable[[], None],
+        on_broken: Callable[[StepFailed], None],
+    ) -> Pool | Broken:
+        """Walk a revision to a loaded pool. Cancelling ends what is under way; the revision can be begun again."""
+        build_log = BuildLog(self._logs.build(deployment.uid, revision.number), revision.number)
+        walk = _Walk(deployment, revision, build_log, on_change, on_broken)
+        if walk.revision.state is not RevisionState.READY:
+            await self._restart(walk)
+        try:
+            with build_log.step("fetch"):
+                snapshot = await self._fetch(walk)
+            with build_log.step("provision"):
+                environment = await self._provision(walk, snapshot)
+            with build_log.step("load"):
+                pool = await self._load(walk, snapshot, environment)
+        except asyncio.CancelledError:
+            build_log.say("interrupted")
+            raise
+        except Exception as error:
+            return await self._fail(walk, error)
+        await self._advance(walk, RevisionState.READY, ready=time.time())
+        return pool
+
+    # -- the steps -------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, walk: "_Walk") -> Snapshot:
+        await self._advance(walk, RevisionState.FETCHING)
+        revision, say = walk.revision, walk.log.say
+        if revision.snapshot_digest:
+            snapshot = await self._intact(revision.snapshot_digest, walk)
+            if snapshot is not None:
+                say(f"files of commit {revision.commit[:12]} are here: {len(snapshot.files)} files")
+                return snapshot
+        record = await self._sources.get(revision.source.data_source)
+        source = self._sources.open(record)
+        project = revision.source.project
+        if not revision.commit:
+            commit = await self._in_thread(walk, source.resolve, project, revision.source.ref)
+            say(f"{revision.source.ref or 'the default branch'} is commit {commit}")
+            await self._save(walk, commit=commit)
+        commit = walk.revision.commit
+        selection = Selection(revision.source.directory, revision.source.paths)
+        key = (record.uid, project, commit, encode(selection))
+        digest = await self._database.run(lambda tx: sources.recall_fetch(tx, *key))
+        snapshot = await self._intact(digest, walk) if digest else None
+        if snapshot is None:
+            snapshot = await self._in_thread(walk, self._snapshots.take, source, project, commit, selection)
+            taken = snapshot.digest
+            await self._database.run(lambda tx: sources.remember_fetch(tx, *key, taken))
+        size = snapshot.total_bytes
+        say(f"{len(snapshot.files)} files, {size:,} bytes")
+        resolved = await self._in_thread(walk, lambda job: settings.resolve(revision.requested, snapshot.root))
+        await self._save(walk, snapshot_digest=snapshot.digest, settings=resolved)
+        _check_main_file(resolved, snapshot)
+        return snapshot
+
+    async def _provision(self, walk: "_Walk", snapshot: Snapshot) -> Environment:
+        await self._advance(walk, RevisionState.PROVISIONING)
+        wanted = walk.settings
+        interpreter = await self._runtimes.usable(str(wanted.runtime))
+        walk.log.say(f"runtime {interpreter.name}: {interpreter.version} at {interpreter.path}")
+
+        def build(job: Job) -> Environment:
+            requirements = read_requirements(
+                interpreter, snapshot.root, wanted.requirements_file or "", wanted.requirements or ()
+            )
+            spec = self._environments.specify(interpreter, requirements)
+            return self._environments.build(spec, snapshot.root, job)
+
+        environment = await self._in_thread(walk, build)
+        await self._save(
+            walk,
+            environment=environment.spec_digest,
+            environment_digest=environment.digest,
+            runtime_version=environment.interpreter.version,
+        )
+        walk.log.say(f"environment {environment.digest[:12]} with {len(environment.lock)} packages")
+        return environment
+
+    async def _load(self, walk: "_Walk", snapshot: Snapshot, environment: Environment) -> Pool:
+        await self._advance(walk, RevisionState.LOADING)
+        wanted = walk.settings
+        number = walk.revision.number
+        run_log = self._logs.run(walk.deployment.uid)
+
+        def on_lines(worker: str, stream: str, lines: list[str]) -> None:
+            now = time.time()
+            run_log.append(*(LogEntry(now, number, stream, line, worker=worker) for line in lines))
+
+        spec = worker_spec(
+            wanted,
+            environment,
+            copy_files=lambda root: self._snapshots.copy_to(snapshot.digest, root),
+            on_lines=on_lines,
+            workers=WORKERS,
+            message_limit=self._message_limit,
+        )
+        pool = Pool(
+            self._host,
+            spec,
+            size=WORKERS,
+            queue_size=wanted.queue_size or 1,
+            on_change=walk.on_change,
+            on_broken=walk.on_broken,
+        )
+        walk.log.say(f"loading {wanted.main_file}, function {wanted.function}")
+        loaded = await pool.start()
+        for warning in loaded.warnings:
+            walk.log.say(f"warning: {warning}")
+        if wanted.test_call:
+            try:
+                await _check_test_call(pool, wanted.test_call)
+            except BaseException:
+                await pool.close()
+                raise
+            walk.log.say(
+                "the test call gave what was expected" if wanted.test_call.expected_json else "test call passed"
+            )
+        return pool
+
+    # -- what they share -------------------------------------------------------------------------------------------
+
+    async def _intact(self, digest: str, walk: "_Walk") -> Snapshot | None:
+        """The snapshot, if it is there and every byte of it is as it was; a damaged one is dropped."""
+        snapshot = self._snapshots.find(digest)
+        if snapshot is None:
+            return None
+        problems = await self._in_thread(walk, lambda job: self._snapshots.verify(digest))
+        if not problems:
+            return snapshot
+        walk.log.say(f"the stored files are damaged and are fetched again: {problems[0]}")
+        await self._in_thread(walk, lambda job: self._snapshots.remove(digest))
+        return None
+
+    async def _in_thread(self, walk: "_Walk", function: Callable[..., T], *arguments: object) -> T:
+        """Call `function(*arguments, job)` on a thread. Cancelling cancels the job and waits for the thread."""
+        job = walk.log.job(dict(self._host.marker))
+        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments, job))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            job.cancel()
+            await asyncio.wait([future])
+            future.exception()  # Cancelled, or whatever came first: nobody asks any more
+            raise
+
+    async def _restart(self, walk: "_Walk") -> None:
+        if walk.revision.state is not RevisionState.PENDING:
+            walk.revision = replace(advance(walk.revision, RevisionState.PENDING), failure=None)
+
+    async def _advance(self, walk: "_Walk", state: RevisionState, **changes: Any) -> None:
+        """Store the next state; a revision that was READY before stays READY whatever happens now."""
+        if walk.revision.state is not RevisionState.READY:
+            walk.revision = advance(walk.revision, state)
+            await self._save(walk, **changes)
+
+    async def _save(self, walk: "_Walk", **changes: Any) -> None:
+        walk.revision = revision = replace(walk.revision, **changes)
+        await self._database.run(lambda tx: deployments.save_revision(tx, revision))
+        self._changes.notify(revision.deployment_uid)
+
+    async def _fail(self, walk: "_Walk", error: Exception) -> Broken:
+        known = failures.as_domain_error(error)
+        if known.reason == ErrorReason.ERROR_REASON_INTERNAL:
+            log.error("a step failed", deployment=walk.deployment.id, revision=walk.revision.number, exc_info=error)
+        failure = failures.failure_of(known, revision=walk.revision.number, step=walk.log.current_step, now=time.time())
+        if details := failures.details_of(error):
+            walk.log.say(details)
+        walk.log.say(f"failed: {failure.reason}: {failure.message}")
+        if failure.hint:
+            walk.log.say(f"hint: {failure.hint}")
+        await self._advance(walk, RevisionState.FAILED, failure=failure)
+        return Broken(failure, walk.revision)
+
+
+@dataclass
+class _Walk:
+    """One build under way."""
+
+    deployment: Deployment
+    revision: Revision
+    log: BuildLog
+    on_change: Callable[[], None]
+    on_broken: Callable[[StepFailed], None]
+
+    @property
+    def settings(self) -> ModelSettings:
+        """Those in force."""
+        assert self.revision.settings is not None  # fetched
+        return self.revision.settings
+
+
+def _check_main_file(wanted: ModelSettings, snapshot: Snapshot) -> None:
+    main_file = str(wanted.main_file)
+    paths = [file.path for file in snapshot.files]
+    if main_file in paths:
+        return
+    near = difflib.get_close_matches(main_file, paths, 3, 0.5) or [
+        p for p in paths if p.endswith(Path(main_file).suffix)
+    ]
+    raise StepFailed(
+        ErrorReason.ERROR_REASON_MAIN_FILE_NOT_FOUND,
+        "there is no file {main_file} among the deployed files; there is: {near}",
+        main_file=main_file,
+        near=", ".join(near[:5]) or f"{len(paths)} others",
+    )
+
+
+async def _check_test_call(pool: Pool, test: TestCall) -> None:
+    try:
+        result = json.loads(await pool.call(test.parameters_json.encode()))
+    except PredictionFailed as error:
+        raise StepFailed(
+            ErrorReason.ERROR_REASON_TEST_CALL_FAILED, "the test call failed: {cause}", details=error.traceback,
+            cause=error.message,
+        ) from None  # fmt: skip
+    if test.expected_json and not _alike(json.loads(test.expected_json), result):
+        raise StepFailed(
+            ErrorReason.ERROR_REASON_TEST_CALL_FAILED,
+            "the test call returned {result} instead of {expected}",
+            result=json.dumps(result)[:300],
+            expected=test.expected_json[:300],
+        )
+
+
+def _alike(expected: Any, result: Any) -> bool:
+    """Equal, numbers within `TOLERANCE` of their size."""
+    if isinstance(expected, dict) and isinstance(result, dict):
+        return expected.keys() == result.keys() and all(_alike(expected[key], result[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(result, list):
+        return len(expected) == len(result) and all(map(_alike, expected, result))
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, result))
+    if numbers:
+        return math.isclose(expected, result, rel_tol=TOLERANCE, abs_tol=TOLERANCE**2)
+    return type(expected) is type(result) and bool(expected == result)

@@ -1,0 +1,185 @@
+"""What operators wish: create, update, start, stop, delete. Each is one function of one transaction.
+
+Nothing is done here but to store the wish; the reconciler, told once it is on disk, does the rest.
+"""
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from modelhost.server.control.sources import Sources
+from modelhost.server.control.states import move
+from modelhost.server.errors import AlreadyExists, Conflict, NotFound
+from modelhost.server.resources import (
+    Deployment,
+    DeploymentState,
+    ModelSettings,
+    ModelSource,
+    Revision,
+    RevisionState,
+    UpdateState,
+)
+from modelhost.server.store import deployments
+from modelhost.server.store.database import Transaction
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+_D = DeploymentState
+SERVICE_PREFIX = "svc-"
+
+
+class Deployments:
+    """The commands. `poke` is called with a deployment's uid once a change of it is on disk."""
+
+    def __init__(self, sources: Sources, poke: Callable[[str], None]) -> None:
+        self._sources = sources
+        self._poke = poke
+
+    def find(self, tx: Transaction, deployment_id: str) -> Deployment:
+        """The deployment of that id. Raises `NotFound` DEPLOYMENT_NOT_FOUND."""
+        deployment = deployments.get(tx, deployment_id)
+        if deployment is None:
+            raise NotFound(
+                ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND,
+                "there is no deployment {deployment}; `modelhost list` shows those there are",
+                deployment=deployment_id,
+            )
+        return deployment
+
+    def find_revision(self, tx: Transaction, deployment: Deployment, number: int) -> Revision:
+        """A revision. Raises `NotFound` REVISION_NOT_FOUND."""
+        revision = deployments.revision(tx, deployment.uid, number)
+        if revision is None:
+            raise NotFound(
+                ErrorReason.ERROR_REASON_REVISION_NOT_FOUND,
+                "deployment {deployment} has no revision {revision}; its newest is {newest}",
+                deployment=deployment.id,
+                revision=number,
+                newest=deployments.newest_revision(tx, deployment.uid),
+            )
+        return revision
+
+    def create(
+        self, tx: Transaction, deployment_id: str, *, description: str, source: ModelSource, settings: ModelSettings
+    ) -> Deployment:
+        """Store a new deployment, STOPPED, with its first revision and a reserved service id."""
+        if deployments.get(tx, deployment_id):
+            raise AlreadyExists(
+                ErrorReason.ERROR_REASON_DEPLOYMENT_EXISTS,
+                "a deployment {deployment} exists already; `modelhost update {deployment}` changes it",
+                deployment=deployment_id,
+            )
+        self._sources.find(tx, source.data_source)
+        now = time.time()
+        deployment = Deployment(
+            uid=uuid.uuid4().hex,
+            id=deployment_id,
+            service_id=SERVICE_PREFIX + secrets.token_hex(8),
+            description=description,
+            source=source,
+            settings=settings,
+            state=_D.STOPPED,
+            active=0,
+            target=1,
+            update_state=UpdateState.NONE,
+            failure=None,
+            version=1,
+            created=now,
+            updated=now,
+        )
+        deployments.insert(tx, deployment)
+        deployments.save_revision(tx, _revision(deployment, 1, now))
+        return deployment
+
+    def update(self, tx: Transaction, wanted: Deployment, etag: str) -> Deployment:
+        """Store new values of a deployment. A change of source or settings, or the same anew, makes a revision."""
+        current = self._current(tx, wanted.id, etag)
+        if current.state in (_D.STOPPING, _D.DELETING):
+            raise Conflict(
+                ErrorReason.ERROR_REASON_STATE_CONFLICT,
+                "deployment {deployment} is {state} and cannot be updated",
+                deployment=current.id,
+                state=current.state.upper(),
+            )
+        self._sources.find(tx, wanted.source.data_source)
+        now = time.time()
+        target = deployments.newest_revision(tx, current.uid) + 1
+        updating = current.state is _D.RUNNING
+        changed = replace(
+            current,
+            description=wanted.description,
+            source=wanted.source,
+            settings=wanted.settings,
+            target=target,
+            update_state=UpdateState.IN_PROGRESS if updating else UpdateState.NONE,
+            failure=None if updating else current.failure,
+        )
+        deployments.save_revision(tx, _revision(changed, target, now))
+        return self._save(tx, changed, now)
+
+    def describe(self, tx: Transaction, deployment_id: str, description: str, etag: str) -> Deployment:
+        """Change only what people should know; makes no revision."""
+        return self._save(tx, replace(self._current(tx, deployment_id, etag), description=description), time.time())
+
+    def start(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
+        """Wish it RUNNING with its newest revision; of no effect while it is STARTING or RUNNING."""
+        current = self._current(tx, deployment_id, etag)
+        if current.state in (_D.STARTING, _D.RUNNING):
+            return current
+        started = replace(move(current, _D.STARTING), failure=None, update_state=UpdateState.NONE)
+        return self._save(tx, replace(started, target=deployments.newest_revision(tx, current.uid)), time.time())
+
+    def stop(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
+        """Wish it STOPPED; of no effect while it is STOPPING or STOPPED."""
+        current = self._current(tx, deployment_id, etag)
+        if current.state in (_D.STOPPING, _D.STOPPED):
+            return current
+        state = _D.STOPPED if current.state is _D.FAILED else _D.STOPPING
+        return self._save(tx, move(current, state), time.time())
+
+    def delete(self, tx: Transaction, deployment_id: str, etag: str, *, force: bool) -> Deployment:
+        """Wish it gone. Raises `Conflict` if it runs and `force` is not given."""
+        current = self._current(tx, deployment_id, etag)
+        if current.state is _D.DELETING:
+            return current
+        if not current.state.is_settled and not force:
+            raise Conflict(
+                ErrorReason.ERROR_REASON_STATE_CONFLICT,
+                "deployment {deployment} is {state}; stop it before it is deleted, or force the deletion",
+                deployment=current.id,
+                state=current.state.upper(),
+            )
+        return self._save(tx, move(current, _D.DELETING), time.time())
+
+    def _current(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
+        deployment = self.find(tx, deployment_id)
+        check_etag(etag, deployment.version, f"deployment {deployment_id}")
+        return deployment
+
+    def _save(self, tx: Transaction, deployment: Deployment, now: float) -> Deployment:
+        saved = deployments.save(tx, deployment, now)
+        tx.after_commit(lambda: self._poke(saved.uid))
+        return saved
+
+
+def check_etag(etag: str, version: int, what: str) -> None:
+    """Refuse a change that was made up from an older state. Raises `Conflict` ETAG_MISMATCH."""
+    if etag and etag != str(version):
+        raise Conflict(
+            ErrorReason.ERROR_REASON_ETAG_MISMATCH,
+            "{what} has changed since its etag {etag} was read; read it again",
+            what=what,
+            etag=etag,
+        )
+
+
+def _revision(deployment: Deployment, number: int, now: float) -> Revision:
+    return Revision(
+        deployment_uid=deployment.uid,
+        number=number,
+        state=RevisionState.PENDING,
+        source=deployment.source,
+        requested=deployment.settings,
+        created=now,
+    )

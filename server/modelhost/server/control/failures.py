@@ -1,0 +1,56 @@
+"""From whatever a step raised to the failure that people see, in one place: every cause has a reason and a hint."""
+
+from modelhost.envs import BuildFailed, RequirementsInvalid
+from modelhost.server.errors import DomainError, PredictionFailed, StepFailed, reason_name
+from modelhost.server.hints import hint_for
+from modelhost.server.resources import Failure
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+MESSAGE_LIMIT = 1000
+
+
+def as_domain_error(error: BaseException) -> DomainError:
+    """The error in the terms of the product; what is not known is INTERNAL, without its text."""
+    match error:
+        case DomainError():
+            return error
+        case RequirementsInvalid():
+            return StepFailed(ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED, "{cause}", cause=error)
+        case BuildFailed():
+            reason = (
+                ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED
+                if error.kind == "requirements"
+                else ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED
+            )
+            return StepFailed(reason, "{cause}", hint=error.hint, cause=error.message)
+        case OSError() if error.strerror:
+            return StepFailed(
+                ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED,
+                "the host refused: {cause}",
+                cause=f"{error.strerror}{f': {error.filename}' if error.filename else ''}",
+            )
+        case _:
+            return StepFailed(ErrorReason.ERROR_REASON_INTERNAL, "ModelHost itself failed; its log says how")
+
+
+def failure_of(error: DomainError, *, revision: int, step: str, now: float) -> Failure:
+    """What is stored of a failed step."""
+    return Failure(
+        reason=reason_name(error.reason),
+        message=error.message[:MESSAGE_LIMIT],
+        hint=(error.hint or hint_for(error.reason))[:MESSAGE_LIMIT],
+        revision=revision,
+        step=step,
+        time=now,
+    )
+
+
+def details_of(error: BaseException) -> str:
+    """What the build log should have besides the message: a traceback of the model, where there is one."""
+    match error:
+        case StepFailed():
+            return error.details
+        case PredictionFailed():
+            return error.traceback
+        case _:
+            return ""

@@ -1,0 +1,85 @@
+"""From a revision and its environment to what starts a worker: command, environment variables, LOAD fields."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from modelhost.envs import Environment, Language
+from modelhost.runtimes import PYTHON_WORKER, R_WORKER
+from modelhost.server.resources import ModelSettings
+from modelhost.server.serving.worker import WorkerSpec
+
+# Of the server's own environment only this reaches a model: how to get out, and whom to trust.
+PASSED_ON = (
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "TZ",
+)  # fmt: skip
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def worker_spec(
+    settings: ModelSettings,
+    environment: Environment,
+    *,
+    copy_files: Callable[[Path], None],
+    on_lines: Callable[[str, str, list[str]], None],
+    workers: int,
+    message_limit: int,
+) -> WorkerSpec:
+    """Describe a revision's workers. `settings` are resolved; `copy_files` puts the model's files into a folder."""
+    is_r = environment.interpreter.language is Language.R
+
+    def prepare(directory: Path) -> Path:
+        root = directory / "model"
+        copy_files(root)
+        return root
+
+    return WorkerSpec(
+        argv=_r_argv(environment) if is_r else _python_argv(environment),
+        env={**_variables(environment, workers), **(settings.env or {})},
+        prepare=prepare,
+        load={
+            "main_file": settings.main_file,
+            "function": settings.function,
+            "working_dir": settings.working_dir,
+            "import_paths": settings.import_paths,
+            "text": settings.text,
+            "unbox": settings.unbox,
+        },
+        on_lines=on_lines,
+        load_timeout=settings.load_timeout or 0,
+        call_timeout=settings.call_timeout or 0,
+        message_limit=message_limit,
+    )
+
+
+def _python_argv(environment: Environment) -> tuple[str, ...]:
+    return (str(environment.python), "-u", "-s", str(PYTHON_WORKER))
+
+
+def _r_argv(environment: Environment) -> tuple[str, ...]:
+    # Through `R CMD`, which sets up the library path for exactly this R: with R_HOME alone the wrong libR is loaded.
+    return (str(environment.interpreter.path), "CMD", sys.executable, "-I", "-u", str(R_WORKER))
+
+
+def _variables(environment: Environment, workers: int) -> Mapping[str, str]:
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    variables = {
+        "PATH": f"{environment.path / 'bin'}:{SYSTEM_PATH}",
+        "LANG": "C.UTF-8",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONUNBUFFERED": "1",
+        "MPLBACKEND": "Agg",
+        "TZ": "UTC",
+        **dict.fromkeys(THREAD_LIMITS, threads),
+        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+    }
+    if environment.interpreter.language is Language.R:
+        variables |= {
+            **environment.variables,
+            "RPY2_CFFI_MODE": "ABI",
+            "MODELHOST_R_LIBRARY": str(environment.library),
+        }
+    return variables

@@ -1,0 +1,256 @@
+"""Brings what is to what is wished, one task per deployment.
+
+A task reads the wish from the database, does the next thing that is missing, and reads again; it rests when nothing
+is. A change of the wish wakes it, and interrupts a build that is no longer wanted. All that must outlive the process
+is in the database, so that a new server carries on from there.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+from modelhost.server.control import failures
+from modelhost.server.control.builder import Broken, Builder
+from modelhost.server.control.changes import Changes
+from modelhost.server.control.states import move
+from modelhost.server.errors import StepFailed
+from modelhost.server.resources import Deployment, DeploymentState, Revision, UpdateState
+from modelhost.server.serving.pool import Pool
+from modelhost.server.serving.router import Router
+from modelhost.server.store import deployments
+from modelhost.server.store.database import Database, Transaction
+from modelhost.server.store.logs import Logs
+
+STOP_GRACE_SECONDS = 10.0
+RETRY_SECONDS = 5.0
+
+_D = DeploymentState
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Reconciler:
+    """Owns a task per deployment that has something to do. Used on the event loop only."""
+
+    def __init__(self, *, database: Database, builder: Builder, router: Router, logs: Logs, changes: Changes) -> None:
+        self.database = database
+        self.builder = builder
+        self.router = router
+        self.logs = logs
+        self.changes = changes
+        self._actors: dict[str, _Actor] = {}
+        self._closing = False
+
+    async def start(self) -> None:
+        """Carry on with everything that the database says is not at rest."""
+        for deployment in await self.database.run(_all):
+            self.router.add(deployment.service_id, deployment.id, deployment.uid)
+        for uid in await self.database.run(deployments.unsettled):
+            self.poke(uid)
+
+    def poke(self, uid: str) -> None:
+        """The wish for a deployment may have changed."""
+        self.changes.notify(uid)
+        if self._closing:
+            return
+        actor = self._actors.get(uid)
+        if actor is None or actor.task.done():
+            actor = self._actors[uid] = _Actor(self, uid)
+            actor.task.add_done_callback(lambda task: self._forget(uid, task))
+        actor.wake.set()
+
+    def _forget(self, uid: str, task: "asyncio.Task[None]") -> None:
+        if uid in self._actors and self._actors[uid].task is task:
+            del self._actors[uid]
+
+    async def close(self) -> None:
+        """Interrupt builds, finish calls, end all workers. The wishes stay as they are."""
+        self._closing = True
+        tasks = [actor.task for actor in self._actors.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Actor:
+    """The task of one deployment, and the pool that serves it."""
+
+    def __init__(self, owner: Reconciler, uid: str) -> None:
+        self._owner = owner
+        self._uid = uid
+        self._pool: Pool | None = None
+        self._broken: StepFailed | None = None
+        self._log = log.bind(deployment_uid=uid)
+        self.wake = asyncio.Event()
+        self.task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self.wake.clear()
+                try:
+                    rest = await self._step()
+                except Exception:
+                    self._log.exception("reconciling failed; trying again", seconds=RETRY_SECONDS)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                if rest and not self.wake.is_set():
+                    if self._pool is None:
+                        return
+                    await self.wake.wait()
+        finally:
+            if self._pool is not None:
+                await self._pool.drain(STOP_GRACE_SECONDS)
+
+    async def _step(self) -> bool:
+        """Do the next thing; true if there was none."""
+        deployment = await self._read()
+        if deployment is None:
+            return True
+        self._owner.router.add(deployment.service_id, deployment.id, deployment.uid)
+        match deployment.state:
+            case _D.STOPPED | _D.FAILED:
+                return True
+            case _D.STOPPING:
+                await self._unroute(deployment, STOP_GRACE_SECONDS)
+                await self._change(_D.STOPPING, lambda d: replace(move(d, _D.STOPPED), active=0))
+            case _D.DELETING:
+                await self._unroute(deployment, 0)
+                self._owner.router.remove(deployment.service_id)
+                await asyncio.to_thread(self._owner.logs.remove, deployment.uid)
+                await self._owner.database.run(lambda tx: deployments.delete(tx, deployment.uid))
+                self._owner.changes.notify(deployment.uid)
+            case _D.STARTING:
+                await self._bring_up(deployment, deployment.target)
+            case _D.RUNNING if self._broken is not None:
+                await self._give_up(deployment, self._broken)
+            case _D.RUNNING if self._pool is None:  # after a restart of the server
+                await self._bring_up(deployment, deployment.active)
+            case _D.RUNNING if deployment.update_state is UpdateState.IN_PROGRESS:
+                await self._bring_up(deployment, deployment.target)
+            case _:
+                return True
+        return False
+
+    async def _bring_up(self, deployment: Deployment, number: int) -> None:
+        """Build a revision and route it, unless the wish changes meanwhile."""
+        revision = await self._owner.database.run(lambda tx: deployments.revision(tx, deployment.uid, number))
+        assert revision is not None  # a deployment's revisions live as long as it does
+        build = asyncio.ensure_future(
+            self._owner.builder.build(
+                deployment, revision, on_change=lambda: self._seen(deployment), on_broken=self._on_broken
+            )
+        )
+        try:
+            while not build.done():
+                waking = asyncio.ensure_future(self.wake.wait())
+                await asyncio.wait([build, waking], return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+                self.wake.clear()
+                if not build.done() and not await self._still_wanted(deployment):
+                    break
+        finally:
+            if not build.done():
+                build.cancel()
+                await asyncio.wait([build])
+        if build.cancelled():
+            return
+        result = build.result()
+        if isinstance(result, Broken):
+            await self._failed(deployment, revision, result)
+        else:
+            await self._activate(deployment, number, result)
+
+    async def _still_wanted(self, deployment: Deployment) -> bool:
+        now = await self._read()
+        return now is not None and (now.state, now.target) == (deployment.state, deployment.target)
+
+    async def _activate(self, deployment: Deployment, number: int, pool: Pool) -> None:
+        """Route the pool in the moment in which the database says so, then drain the one before it."""
+        before = self._pool
+
+        def swap() -> None:
+            self._pool = pool
+            self._owner.router.route(deployment.service_id, pool, number)
+
+        def activate(current: Deployment) -> Deployment:
+            running = current if current.state is _D.RUNNING else move(current, _D.RUNNING)
+            return replace(
+                running,
+                active=number,
+                update_state=UpdateState.DONE if number != current.active and current.active else current.update_state,
+                failure=None if number == current.target else current.failure,
+                service_created=current.service_created or time.time(),
+            )
+
+        changed = await self._change(deployment.state, activate, target=deployment.target, then=swap)
+        if changed is None:  # stopped, deleted or updated in the last moment
+            await pool.close()
+            return
+        self._log.info("revision is served", deployment=deployment.id, revision=number)
+        if before is not None:
+            await before.drain(STOP_GRACE_SECONDS)
+
+    async def _failed(self, deployment: Deployment, revision: Revision, broken: Broken) -> None:
+        def fail(current: Deployment) -> Deployment:
+            if self._pool is not None:  # an update: what runs goes on
+                return replace(current, update_state=UpdateState.FAILED, failure=broken.failure)
+            return replace(move(current, _D.FAILED), active=0, failure=broken.failure)
+
+        await self._change(deployment.state, fail, target=deployment.target)
+        self._log.warning(
+            "revision failed", deployment=deployment.id, revision=revision.number, reason=broken.failure.reason
+        )
+
+    async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
+        """The workers of a running deployment cannot be replaced any more."""
+        failure = failures.failure_of(error, revision=deployment.active, step="load", now=time.time())
+        await self._unroute(deployment, 0)
+        await self._change(_D.RUNNING, lambda d: replace(move(d, _D.FAILED), active=0, failure=failure))
+
+    def _on_broken(self, error: StepFailed) -> None:
+        self._broken = error
+        self.wake.set()
+
+    def _seen(self, deployment: Deployment) -> None:
+        self._owner.router.changed(self._owner.router.find(deployment.service_id))
+        self._owner.changes.notify(deployment.uid)
+
+    async def _unroute(self, deployment: Deployment, grace: float) -> None:
+        self._owner.router.route(deployment.service_id, None, 0)
+        pool, self._pool, self._broken = self._pool, None, None
+        if pool is not None:
+            await pool.drain(grace)
+
+    async def _read(self) -> Deployment | None:
+        return await self._owner.database.run(lambda tx: deployments.by_uid(tx, self._uid))
+
+    async def _change(
+        self,
+        expected: DeploymentState,
+        change: Callable[[Deployment], Deployment],
+        *,
+        target: int | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> Deployment | None:
+        """Store a change if state and target are still as expected; else the wish has changed, and nothing happens."""
+
+        def transaction(tx: Transaction) -> Deployment | None:
+            current = deployments.by_uid(tx, self._uid)
+            if current is None or current.state is not expected or target not in (None, current.target):
+                return None
+            saved = deployments.save(tx, change(current), time.time())
+            if then is not None:
+                tx.after_commit(then)
+            tx.after_commit(lambda: self._owner.changes.notify(self._uid))
+            return saved
+
+        return await self._owner.database.run(transaction)
+
+
+def _all(tx: Transaction) -> list[Deployment]:
+    found: list[Deployment] = []
+    while page := deployments.page(tx, found[-1].id if found else "", 1000):
+        found += page
+    return found

@@ -1,0 +1,176 @@
+"""How a model is run: what was asked for, then what its `modelhost.toml` says, then the defaults."""
+
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from modelhost.envs import Language
+from modelhost.server.errors import InvalidRequest, StepFailed
+from modelhost.server.resources import ModelSettings, TestCall
+from modelhost.server.sources.paths import check_relative
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+FILE = "modelhost.toml"
+CALL_TIMEOUT_SECONDS = 60.0
+LOAD_TIMEOUT_SECONDS = 300.0
+QUEUE_SIZE = 100
+
+_DEFAULTS = ModelSettings(
+    requirements=(),
+    requirements_file="",
+    working_dir="",
+    import_paths=(),
+    env={},
+    text="unicode",
+    unbox=False,
+    call_timeout=CALL_TIMEOUT_SECONDS,
+    load_timeout=LOAD_TIMEOUT_SECONDS,
+    queue_size=QUEUE_SIZE,
+)
+_LANGUAGE_DEFAULTS = {
+    Language.PYTHON: ModelSettings(main_file="main.py", function="predict"),
+    Language.R: ModelSettings(main_file="main.R", function="score"),
+}
+
+
+class _Limits(msgspec.Struct, forbid_unknown_fields=True):
+    call_timeout: float | None = None
+    load_timeout: float | None = None
+    queue_size: int | None = None
+
+
+class _Test(msgspec.Struct, forbid_unknown_fields=True):
+    parameters: Any = msgspec.UNSET
+    parameters_json: str | None = None
+    expected: Any = msgspec.UNSET
+    expected_json: str | None = None
+
+
+class _ModelFile(msgspec.Struct, forbid_unknown_fields=True):
+    """`modelhost.toml`. `name`, `description` and `source` are for `modelhost deploy`; the server passes them over."""
+
+    name: str = ""
+    description: str = ""
+    source: dict[str, Any] = {}
+    runtime: str | None = None
+    main_file: str | None = None
+    function: str | None = None
+    requirements: tuple[str, ...] | None = None
+    requirements_file: str | None = None
+    working_dir: str | None = None
+    import_paths: tuple[str, ...] | None = None
+    text: Literal["unicode", "bytes"] | None = None
+    unbox: bool | None = None
+    env: dict[str, str] | None = None
+    limits: _Limits = msgspec.field(default_factory=_Limits)
+    test: _Test | None = None
+
+
+def language_of(runtime: str) -> Language:
+    """The language of a runtime's id: `python2.7`, `r3.6`."""
+    return Language.R if runtime.startswith("r") else Language.PYTHON
+
+
+def resolve(requested: ModelSettings, root: Path) -> ModelSettings:
+    """Return the settings in force for the files under `root`: none is `None` but, at most, `test_call`.
+
+    Raises `StepFailed` MODEL_CONFIG_INVALID.
+    """
+    settings = _over(requested, _read(root / FILE))
+    if not settings.runtime:
+        raise StepFailed(
+            ErrorReason.ERROR_REASON_MODEL_CONFIG_INVALID,
+            "no runtime is set for the model",
+            hint='Set it with `--runtime python2.7`, or in modelhost.toml: runtime = "python2.7".',
+        )
+    settings = _over(_over(settings, _LANGUAGE_DEFAULTS[language_of(settings.runtime)]), _DEFAULTS)
+    try:
+        check(settings, "")
+    except InvalidRequest as error:
+        raise _invalid(f"{error.field}: {error.message}") from None
+    return settings
+
+
+def check(settings: ModelSettings, prefix: str) -> None:
+    """Check formats and limits of what is set. Raises `InvalidRequest` for the field, named with `prefix` before it."""
+    for name in ("main_file", "requirements_file", "working_dir"):
+        if value := getattr(settings, name):
+            check_relative(value, prefix + name)
+    for path in settings.import_paths or ():
+        check_relative(path, f"{prefix}import_paths")
+    if settings.function and not settings.function.replace(".", "_").isidentifier():
+        raise InvalidRequest(f"{prefix}function", "{function} is no name of a function", function=settings.function)
+    for name in ("call_timeout", "load_timeout"):
+        seconds = getattr(settings, name)
+        if seconds is not None and not 0 < seconds <= 24 * 3600:
+            raise InvalidRequest(
+                f"{prefix}limits.{name}", "{name} must be over 0 and at most 86400 s, not {seconds}",
+                name=name, seconds=seconds,
+            )  # fmt: skip
+    if settings.queue_size is not None and not 0 < settings.queue_size <= 10_000:
+        raise InvalidRequest(
+            f"{prefix}limits.queue_size", "queue_size must be 1 to 10000, not {size}", size=settings.queue_size
+        )
+    for name, value in (settings.env or {}).items():
+        if not name or "=" in name or "\0" in name + value or name.startswith("MODELHOST_"):
+            raise InvalidRequest(f"{prefix}env", "{name} cannot be set as an environment variable", name=repr(name))
+    if settings.test_call:
+        for name in ("parameters_json", "expected_json"):
+            text = getattr(settings.test_call, name)
+            if text or name == "parameters_json":
+                _check_json(text, f"{prefix}test_call.{name}")
+
+
+def _check_json(text: str, field: str) -> None:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(field, "{field} is not JSON: {error}", error=error) from None
+
+
+def _over(first: ModelSettings, second: ModelSettings) -> ModelSettings:
+    """What `first` sets, else what `second` sets. `env` is merged by name."""
+    missing = {field.name: getattr(second, field.name) for field in fields(first) if getattr(first, field.name) is None}
+    merged = replace(first, **missing)
+    if first.env is not None and second.env:
+        merged = replace(merged, env={**second.env, **first.env})
+    return merged
+
+
+def _read(path: Path) -> ModelSettings:
+    if not path.is_file():
+        return ModelSettings()
+    try:
+        model = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _ModelFile)
+        test = _test_call(model.test) if model.test else None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, TypeError) as error:
+        raise _invalid(str(error)) from None
+    return ModelSettings(
+        runtime=model.runtime,
+        main_file=model.main_file,
+        function=model.function,
+        requirements=model.requirements,
+        requirements_file=model.requirements_file,
+        working_dir=model.working_dir,
+        import_paths=model.import_paths,
+        env=model.env,
+        text=model.text,
+        unbox=model.unbox,
+        call_timeout=model.limits.call_timeout,
+        load_timeout=model.limits.load_timeout,
+        queue_size=model.limits.queue_size,
+        test_call=test,
+    )
+
+
+def _test_call(test: _Test) -> TestCall:
+    def text(value: Any, json: str | None) -> str:
+        return msgspec.json.encode(value).decode() if value is not msgspec.UNSET else json or ""
+
+    return TestCall(text(test.parameters, test.parameters_json), text(test.expected, test.expected_json))
+
+
+def _invalid(cause: str) -> StepFailed:
+    return StepFailed(ErrorReason.ERROR_REASON_MODEL_CONFIG_INVALID, "modelhost.toml: {cause}", cause=cause)

@@ -1,0 +1,70 @@
+"""Registered data sources: rules of registering them, and opening one."""
+
+import time
+import uuid
+from pathlib import Path
+
+from modelhost.server.errors import AlreadyExists, Conflict, NotFound
+from modelhost.server.resources import DataSource
+from modelhost.server.sources import Source
+from modelhost.server.sources.git import GitSource, check_url
+from modelhost.server.store import sources
+from modelhost.server.store.database import Database, Transaction
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+
+class Sources:
+    """Data sources as the control plane and the API see them. `cache` is a directory for what is worth keeping."""
+
+    def __init__(self, database: Database, cache: Path) -> None:
+        self._database = database
+        self._cache = cache
+
+    def open(self, record: DataSource) -> Source:
+        """The place itself."""
+        return GitSource(record.url, self._cache)
+
+    async def get(self, source_id: str) -> DataSource:
+        """The data source of that id. Raises `NotFound` DATA_SOURCE_NOT_FOUND."""
+        return await self._database.run(lambda tx: self.find(tx, source_id))
+
+    def find(self, tx: Transaction, source_id: str) -> DataSource:
+        """The same within a transaction."""
+        record = sources.get(tx, source_id)
+        if record is None:
+            known = ", ".join(source.id for source in sources.page(tx, "", 10)) or "none"
+            raise NotFound(
+                ErrorReason.ERROR_REASON_DATA_SOURCE_NOT_FOUND,
+                "there is no data source {data_source}; registered: {known}",
+                hint="`modelhost source add` registers one.",
+                data_source=source_id,
+                known=known,
+            )
+        return record
+
+    def create(self, tx: Transaction, source_id: str, *, kind: str, url: str, description: str) -> DataSource:
+        """Register a place. Raises `InvalidRequest`, `AlreadyExists`."""
+        check_url(url, "data_source.git.url")
+        if sources.get(tx, source_id):
+            raise AlreadyExists(
+                ErrorReason.ERROR_REASON_DATA_SOURCE_EXISTS,
+                "a data source {data_source} is registered already",
+                data_source=source_id,
+            )
+        now = time.time()
+        record = DataSource(uuid.uuid4().hex, source_id, kind, url, description, 1, now, now)
+        sources.insert(tx, record)
+        return record
+
+    def delete(self, tx: Transaction, source_id: str) -> None:
+        """Forget a place. Raises `NotFound`, and `Conflict` DATA_SOURCE_IN_USE."""
+        self.find(tx, source_id)
+        if users := sources.used_by(tx, source_id, 10):
+            raise Conflict(
+                ErrorReason.ERROR_REASON_DATA_SOURCE_IN_USE,
+                "data source {data_source} is used by: {deployments}",
+                hint="Delete these deployments first, or give them another source.",
+                data_source=source_id,
+                deployments=", ".join(users),
+            )
+        sources.delete(tx, source_id)

@@ -1,0 +1,225 @@
+"""The workers of one revision: calls go to an idle one or wait in a bounded queue; a worker that dies is replaced."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+from modelhost.server.errors import Busy, DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.link import Header
+from modelhost.server.serving.worker import Loaded, Worker, WorkerHost, WorkerSpec
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_CAP_SECONDS = 30.0
+STABLE_SECONDS = 30.0  # a worker that lived so long was not part of a series of deaths
+LOADING_DEATHS = 5  # in a row, after which the revision is given up
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class PoolStatus:
+    """What is seen of a pool at one moment."""
+
+    live: int = 0
+    queued: int = 0
+    running: int = 0
+    restarts: int = 0
+
+
+class Pool:
+    """`size` workers of one spec. `on_change` is called when the number of live ones changes; `on_broken` when the
+    workers died `LOADING_DEATHS` times in a row while loading: the pool has given up then.
+    """
+
+    def __init__(
+        self,
+        host: WorkerHost,
+        spec: WorkerSpec,
+        *,
+        size: int,
+        queue_size: int,
+        on_change: Callable[[], None],
+        on_broken: Callable[[StepFailed], None],
+    ) -> None:
+        self._host = host
+        self._spec = spec
+        self._size = size
+        self._queue_size = queue_size
+        self._on_change = on_change
+        self._on_broken = on_broken
+        self._workers: set[Worker] = set()
+        self._idle: list[Worker] = []
+        self._waiting: deque[asyncio.Future[Worker]] = deque()
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()  # a worker became free or was lost
+        self._restarts = 0
+        self._failures = 0
+        self._closing = False
+
+    @property
+    def status(self) -> PoolStatus:
+        """Counts as of now."""
+        live = len(self._workers)
+        return PoolStatus(live, len(self._waiting), live - len(self._idle), self._restarts)
+
+    async def start(self) -> Loaded:
+        """Start all workers; returns when all have loaded the model. Raises `StepFailed`, and none is left then."""
+        starts = [asyncio.ensure_future(self._add()) for _ in range(self._size)]
+        try:
+            loaded = await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self.close()
+            raise
+        return loaded[0]
+
+    async def call(self, parameters: bytes, deadline: float | None = None) -> bytes:
+        """Call the model once: JSON in, JSON out. `deadline` is the caller's, in the loop's time.
+
+        Raises `PredictionFailed` and, where the queue is full, `Busy`. A caller that is cancelled gives up its place
+        in the queue; a call that already runs goes on, its answer dropped.
+        """
+        worker = self._idle.pop() if self._idle else await self._wait(deadline)
+        while worker.exited.done():  # it died a moment ago; nothing was written to it
+            worker = self._idle.pop() if self._idle else await self._wait(deadline)
+        answer = worker.call(parameters)
+        answer.add_done_callback(lambda done: self._release(worker, done))
+        if deadline is None:
+            _, body = await asyncio.shield(answer)
+        else:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    _, body = await asyncio.shield(answer)
+            except TimeoutError:
+                raise _deadline_exceeded("while the model ran") from None
+        return body
+
+    async def drain(self, grace: float) -> None:
+        """Let calls under way and in the queue finish, for at most `grace` seconds, then close."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._waiting or self.status.running:
+                    self._moved.clear()
+                    await self._moved.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """End all workers, however long that takes; calls that still wait or run fail."""
+        self._closing = True
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(_stopped())
+        for task in self._replacing:
+            task.cancel()
+        await asyncio.gather(*self._replacing, return_exceptions=True)
+        await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
+
+    async def _wait(self, deadline: float | None) -> Worker:
+        """Take a place in the queue until a worker is handed over."""
+        if self._closing:
+            raise _stopped()
+        if len(self._waiting) >= self._queue_size:
+            raise Busy(
+                ErrorReason.ERROR_REASON_QUEUE_FULL,
+                "all {workers} workers are busy and {queued} calls wait already",
+                retry_after=1.0,
+                workers=self._size,
+                queued=len(self._waiting),
+            )
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + self._spec.call_timeout
+        waiter: asyncio.Future[Worker] = loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout_at(patience if deadline is None else min(deadline, patience)):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._offer(waiter.result())  # it was handed over in the same turn
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+            if isinstance(error, TimeoutError):
+                raise _deadline_exceeded("while waiting for a worker") from None
+            raise
+
+    def _offer(self, worker: Worker) -> None:
+        """Hand a free worker to the first that waits."""
+        if worker not in self._workers:
+            return
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(worker)
+                return
+        self._idle.append(worker)
+
+    def _release(self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]") -> None:
+        if not answer.cancelled():
+            answer.exception()  # seen, even if its caller is gone
+        self._offer(worker)
+        self._moved.set()
+
+    async def _add(self) -> Loaded:
+        worker = Worker(self._host, self._spec)
+        loaded = await worker.start()
+        if self._closing:
+            await worker.stop()
+            return loaded
+        self._workers.add(worker)
+        started = asyncio.get_running_loop().time()
+        worker.exited.add_done_callback(lambda _: self._lost(worker, started))
+        self._offer(worker)
+        self._on_change()
+        return loaded
+
+    def _lost(self, worker: Worker, started: float) -> None:
+        self._workers.discard(worker)
+        self._moved.set()
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if self._closing:
+            return
+        log.warning("worker ended", worker=worker.id, how=worker.exited.result())
+        self._on_change()
+        self._restarts += 1
+        if asyncio.get_running_loop().time() - started > STABLE_SECONDS:
+            self._failures = 0
+        task = asyncio.ensure_future(self._replace(worker))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, dead: Worker) -> None:
+        """Start a worker in place of a dead one: at once the first time, later and later in a series of deaths."""
+        await dead.kill()
+        loading_deaths = 0
+        while True:
+            if self._failures:
+                pause = min(BACKOFF_FIRST_SECONDS * 2 ** (self._failures - 1), BACKOFF_CAP_SECONDS)
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+            self._failures += 1
+            try:
+                await self._add()
+            except StepFailed as failure:
+                loading_deaths += 1
+                log.warning("worker could not be replaced", error=failure.message, attempt=loading_deaths)
+                if loading_deaths == LOADING_DEATHS:
+                    self._on_broken(failure)
+                    return
+            else:
+                return
+
+
+def _deadline_exceeded(when: str) -> DomainError:
+    return PredictionFailed(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "the call's deadline passed {when}", when=when)
+
+
+def _stopped() -> DomainError:
+    return PredictionFailed(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment is being stopped")

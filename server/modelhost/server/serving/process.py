@@ -1,0 +1,116 @@
+"""Worker processes: started on one thread that lives as long as the server, watched by pidfd, ended as a group.
+
+Linux ties PR_SET_PDEATHSIG to the *thread* that started a child, hence the thread. A process's group is killed before
+its leader is reaped: until then the kernel cannot give the number to anybody else.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from modelhost.envs.process import end_group
+from modelhost.runtimes import LAUNCHER
+
+OPEN_FILES = 4096
+
+
+class Process:
+    """A started process, leader of its own session and group. `exited` is resolved with its exit code, once."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.pid = popen.pid
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._popen = popen
+        self._pidfd = os.pidfd_open(popen.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group; of no effect once it has been reaped."""
+        if not self.exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    async def end(self, grace: float) -> None:
+        """TERM to the group, KILL after `grace` seconds; returns when it is reaped."""
+        self.signal(signal.SIGTERM)
+        await asyncio.wait([self.exited], timeout=grace)
+        self.signal(signal.SIGKILL)
+        await asyncio.shield(self.exited)
+
+    def _reap(self) -> None:
+        self.signal(signal.SIGKILL)  # what it leaves behind
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.exited.set_result(self._popen.wait())
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name}"
+    return f"signal {-code}"
+
+
+class Spawner:
+    """Starts processes through the launcher, never forking the server itself in Python code."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "spawner")
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        link: socket.socket,
+        on_output: Callable[[int, int], None],
+    ) -> Process:
+        """Start `argv` with `link` inherited; `on_output` gets the reading ends of its stdout and stderr to keep.
+
+        Raises `OSError`.
+        """
+        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}"]
+        started = asyncio.wrap_future(
+            self._thread.submit(
+                subprocess.Popen,
+                [sys.executable, "-I", "-S", str(LAUNCHER), *prepare, "--", *argv],
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(link.fileno(),),
+                start_new_session=True,
+            )
+        )
+        try:
+            popen = await asyncio.shield(started)
+        except asyncio.CancelledError:
+            started.add_done_callback(_discard)
+            raise
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        on_output(os.dup(popen.stdout.fileno()), os.dup(popen.stderr.fileno()))
+        popen.stdout.close()
+        popen.stderr.close()
+        return Process(popen)
+
+    def close(self) -> None:
+        """End the thread. All processes must have ended: the kernel kills those that are left."""
+        self._thread.shutdown()
+
+
+def _discard(started: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
+    """End a process that nobody waits for any more."""
+    if not started.cancelled() and started.exception() is None:
+        end_group(started.result())

@@ -1,0 +1,83 @@
+"""Which pool answers for a service: a dictionary, read on every call and changed in one step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelhost.server.errors import Conflict, NotFound
+from modelhost.server.serving.pool import Pool, PoolStatus
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+
+@dataclass(slots=True)
+class Service:
+    """A service that can be called, or could be if its deployment ran."""
+
+    service_id: str
+    deployment_id: str
+    deployment_uid: str
+    pool: Pool | None = None
+    revision: int = 0
+
+
+class Router:
+    """Services by service id and by deployment id. Used on the event loop only."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, Service] = {}
+        self._listeners: list[Callable[[Service], None]] = []
+
+    def add(self, service_id: str, deployment_id: str, deployment_uid: str) -> None:
+        """Make a service known; of no effect if it is."""
+        if service_id not in self._services:
+            service = Service(service_id, deployment_id, deployment_uid)
+            self._services[service_id] = self._services[deployment_id] = service
+
+    def remove(self, service_id: str) -> None:
+        """Forget a service."""
+        if service := self._services.pop(service_id, None):
+            self._services.pop(service.deployment_id, None)
+            service.pool = None
+            self.changed(service)
+
+    def route(self, service_id: str, pool: Pool | None, revision: int) -> Pool | None:
+        """Send the service's calls to `pool` from now on; returns the pool that had them."""
+        service = self._services[service_id]
+        before = service.pool
+        service.pool, service.revision = pool, revision
+        self.changed(service)
+        return before
+
+    def find(self, name: str) -> Service:
+        """The service of that service id or deployment id. Raises `NotFound` SERVICE_NOT_FOUND."""
+        service = self._services.get(name)
+        if service is None:
+            raise NotFound(
+                ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND, "there is no prediction service {service}", service=name
+            )
+        return service
+
+    def running(self, name: str) -> tuple[Pool, int]:
+        """The pool and revision that answer for a service. Raises also `Conflict` SERVICE_NOT_RUNNING."""
+        service = self.find(name)
+        if service.pool is None:
+            raise Conflict(
+                ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,
+                "service {service} is not running; `modelhost start {deployment}` starts it",
+                service=service.service_id,
+                deployment=service.deployment_id,
+            )
+        return service.pool, service.revision
+
+    def status(self, service_id: str) -> PoolStatus:
+        """What is seen of a service's workers now; all zero if it does not run."""
+        service = self._services.get(service_id)
+        return service.pool.status if service and service.pool else PoolStatus()
+
+    def listen(self, listener: Callable[[Service], None]) -> None:
+        """Have `listener` called whenever a service's route or number of live workers changes."""
+        self._listeners.append(listener)
+
+    def changed(self, service: Service) -> None:
+        """Tell the listeners."""
+        for listener in self._listeners:
+            listener(service)

@@ -1,0 +1,234 @@
+"""Git repositories as a source, through the git command.
+
+    git.py           what a `Source` does (this file)
+    git_mirror.py    the local copy that commits are read from
+    git_command.py   running git, hardened
+    git_output.py    what git prints
+    git_place.py     which URLs there may be
+    git_errors.py    what a failure means
+
+Nothing of a repository is ever checked out: entries are listed and blobs are read, so no attribute or filter applies.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from modelhost.envs.process import CommandFailed, Job
+from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
+from modelhost.server.sources import SourceRef, SourceReport, TreeEntry
+from modelhost.server.sources.git_command import NO_REPOSITORY, Git, reach
+from modelhost.server.sources.git_errors import cause, explain, unexplained
+from modelhost.server.sources.git_mirror import LOCAL_TIMEOUT_SECONDS, SHA256_DIGITS, Mirror
+from modelhost.server.sources.git_output import MAX_RECORD_BYTES, parse_entry, parse_refs, read_blob
+from modelhost.server.sources.git_place import Repository, parse_url
+from modelhost.server.sources.paths import near, shown
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+MAX_TREE_ENTRIES = 1_000_000
+"""Listed of one commit. A few hundred bytes of crafted trees can stand for billions of entries."""
+SHA1_DIGITS = 40
+
+_HASH = re.compile(r"[0-9a-f]{4,64}")
+T = TypeVar("T")
+
+
+def check_url(url: str, field: str = "url") -> None:
+    """Raise `InvalidRequest`, naming `field`, unless `url` is a URL or an absolute path that `GitSource` takes."""
+    parse_url(url, field)
+
+
+class GitSource:
+    """A repository, or a place with several, that the git command reaches. Safe to use from many threads.
+
+    `cache` is a folder for local copies, made when needed. It belongs to this data source alone: what is in it is read
+    without asking for credentials again. Timeouts are in seconds, for one command each. Raises `InvalidRequest`.
+    """
+
+    def __init__(self, url: str, cache: Path, *, fetch_timeout: float = 600, list_timeout: float = 60) -> None:
+        self._place = parse_url(url)
+        self._cache = cache
+        self._fetch_timeout = fetch_timeout
+        self._list_timeout = list_timeout
+        self._git = Git(self._place.credentials)
+
+    def test(self, project: str, job: Job) -> SourceReport:
+        """See `Source`."""
+        repository = self._place.repository(project)
+        refs, _ = self._list(repository, job)
+        if not refs:
+            return SourceReport(f"{repository.name} can be read, but has no commits yet", "", 0)
+        default = next((ref.name for ref in refs if ref.is_default), "")
+        tags = sum(ref.is_tag for ref in refs)
+        message = f"{repository.name} can be read: {_count(len(refs) - tags, 'branch')}, {_count(tags, 'tag')}"
+        return SourceReport(
+            f"{message}; the default branch is {shown(default)}" if default else message, default, len(refs)
+        )
+
+    def refs(self, project: str, job: Job) -> list[SourceRef]:
+        """See `Source`."""
+        return self._list(self._place.repository(project), job)[0]
+
+    def resolve(self, project: str, ref: str, job: Job) -> str:
+        """See `Source`. A branch goes before a tag of the same name, and both before a short hash.
+
+        `refs/heads/…` and `refs/tags/…` say which is meant. A full hash always means the commit, and is not looked for
+        elsewhere than in the local copy if that has it. A short one needs the whole history, which is fetched.
+        """
+        repository = self._place.repository(project)
+        lower = ref.lower()
+        is_hash = bool(_HASH.fullmatch(lower))
+        if is_hash and len(lower) in (SHA1_DIGITS, SHA256_DIGITS):
+            return self._commit_of(repository, lower, job)
+        refs, head = self._list(repository, job)
+        if not ref:
+            if not head:
+                raise _no_ref(repository, "{place} has no default branch, or no commits yet")
+            return head
+        for kind, is_tag in (("refs/heads/", False), ("refs/tags/", True)):
+            for each in refs:
+                if each.is_tag is is_tag and ref in (each.name, kind + each.name):
+                    return each.commit
+        if is_hash and refs:
+            return self._lengthened(repository, lower, refs[0].commit, job)
+        meant = near(ref, dict.fromkeys(each.name for each in refs))
+        raise _no_ref(repository, '{place} has no branch, tag or commit "{ref}"{near}', ref=shown(ref), near=meant)
+
+    def tree(self, project: str, commit: str, job: Job) -> list[TreeEntry]:
+        """See `Source`. Raises `Conflict` SNAPSHOT_TOO_LARGE beyond `MAX_TREE_ENTRIES`."""
+        return self._read(
+            self._place.repository(project), commit, job, lambda git_dir: self._tree(git_dir, commit, job)
+        )
+
+    def blobs(
+        self, project: str, commit: str, entries: Sequence[TreeEntry], job: Job
+    ) -> Generator[tuple[TreeEntry, bytes], None, None]:
+        """See `Source`. Git LFS pointers are refused: what they stand for is not in Git."""
+        repository = self._place.repository(project)
+        mirror = self._mirror(repository)
+        done = 0  # entries that were handed over whole,
+        given = 0  # and bytes of the next: after a repair the same bytes come, for a blob is named by its content
+        for last_try in (False, True):
+            try:
+                with (
+                    mirror.holding(commit, job),
+                    self._git.stream(mirror.path, "cat-file", "--batch", job=job, timeout=LOCAL_TIMEOUT_SECONDS) as git,
+                ):
+                    for entry in entries[done:]:
+                        position = 0
+                        for piece in read_blob(git, entry):
+                            fresh = piece[max(0, given - position) :]
+                            position += len(piece)
+                            if fresh or not piece:
+                                given = position
+                                yield entry, fresh
+                        done, given = done + 1, 0
+                return
+            except CommandFailed as failure:
+                if last_try:
+                    raise _unreadable(repository, commit, failure) from failure
+            mirror.discard(job)
+
+    def _list(self, repository: Repository, job: Job) -> tuple[list[SourceRef], str]:
+        """Return branches and tags, and the commit that HEAD leads to, "" if it leads to none."""
+        try:
+            output = self._git.run(
+                NO_REPOSITORY, "ls-remote", "--symref", *reach(repository), job=job, timeout=self._list_timeout
+            )
+        except CommandFailed as failure:
+            raise (explain(failure, repository, self._list_timeout) or unexplained(failure, repository)) from failure
+        return parse_refs(output.decode("utf-8", "replace"))
+
+    def _mirror(self, repository: Repository) -> Mirror:
+        digest = hashlib.sha256(f"{self._place.url}\0{repository.project}".encode()).hexdigest()
+        return Mirror(self._cache / digest[:32], self._git, repository, fetch_timeout=self._fetch_timeout)
+
+    def _read(self, repository: Repository, commit: str, job: Job, read: Callable[[Path], T]) -> T:
+        """Return what `read` finds in the local copy; a copy that cannot be read is made anew, once."""
+        mirror = self._mirror(repository)
+        try:
+            with mirror.holding(commit, job):
+                return read(mirror.path)
+        except CommandFailed:
+            mirror.discard(job)
+        try:
+            with mirror.holding(commit, job):
+                return read(mirror.path)
+        except CommandFailed as failure:
+            raise _unreadable(repository, commit, failure) from failure
+
+    def _commit_of(self, repository: Repository, name: str, job: Job) -> str:
+        """Return the commit that an object's full hash leads to: itself, or what an annotated tag is for."""
+
+        def peel(git_dir: Path) -> str:
+            kind = self._git.run(git_dir, "cat-file", "-t", name, job=job, timeout=LOCAL_TIMEOUT_SECONDS)
+            if kind.strip() == b"commit":
+                return name
+            commits = self._commits(git_dir, [f"{name}^{{commit}}"], job)
+            if not commits:
+                raise _no_ref(repository, "{ref} of {place} is not a commit", ref=name)
+            return commits[0]
+
+        return self._read(repository, name, job, peel)
+
+    def _lengthened(self, repository: Repository, short: str, tip: str, job: Job) -> str:
+        """Return the one commit whose hash starts with `short`."""
+        mirror = self._mirror(repository)
+        with mirror.holding_everything(tip, job):
+            found = self._git.run(
+                mirror.path, "rev-parse", f"--disambiguate={short}", job=job, timeout=LOCAL_TIMEOUT_SECONDS
+            )
+            commits = self._commits(mirror.path, found.decode().split(), job)
+        if not commits:
+            raise _no_ref(repository, '{place} has no branch, tag or commit "{ref}"', ref=short)
+        if len(commits) > 1:
+            raise _no_ref(
+                repository, "{ref} is short for several commits of {place}: {commits}",
+                ref=short, commits=", ".join(commits[:3]),
+            )  # fmt: skip
+        return commits[0]
+
+    def _commits(self, git_dir: Path, names: Sequence[str], job: Job) -> list[str]:
+        """Return those of `names` that are commits, as full hashes."""
+        asked = "".join(f"{name}\n" for name in names).encode()
+        answers = self._git.run(
+            git_dir, "cat-file", "--batch-check", stdin=asked, job=job, timeout=LOCAL_TIMEOUT_SECONDS
+        )
+        described = [line.split() for line in answers.decode().splitlines()]
+        return [parts[0] for parts in described if parts[1:2] == ["commit"]]
+
+    def _tree(self, git_dir: Path, commit: str, job: Job) -> list[TreeEntry]:
+        listing = ("ls-tree", "-r", "-z", "-l", "--full-tree", "--end-of-options", commit)
+        entries: list[TreeEntry] = []
+        with self._git.stream(git_dir, *listing, job=job, timeout=LOCAL_TIMEOUT_SECONDS) as git:
+            while (record := git.until(b"\0", MAX_RECORD_BYTES)) is not None:
+                if len(entries) == MAX_TREE_ENTRIES:
+                    raise Conflict(
+                        ErrorReason.ERROR_REASON_SNAPSHOT_TOO_LARGE,
+                        "commit {commit} has more than {most} files", commit=commit, most=MAX_TREE_ENTRIES,
+                    )  # fmt: skip
+                entries.append(parse_entry(record))
+        return sorted(entries, key=lambda entry: entry.path)
+
+
+def _no_ref(repository: Repository, template: str, **values: str) -> NotFound:
+    return NotFound(ErrorReason.ERROR_REASON_REF_NOT_FOUND, template, place=repository.name, **values)
+
+
+def _unreadable(repository: Repository, commit: str, failure: CommandFailed) -> DomainError:
+    """Return the error for a commit that cannot be read even from a fresh copy."""
+    values = {"place": repository.name, "commit": commit, "cause": cause(failure)}
+    if failure.timed_out:
+        return Unavailable(
+            ErrorReason.ERROR_REASON_SOURCE_UNREACHABLE, "reading commit {commit} of {place} took too long", **values
+        )
+    return Conflict(
+        ErrorReason.ERROR_REASON_PATH_REFUSED, "Git cannot read commit {commit} of {place}: {cause}", **values
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("ch") else "s")
+    return f"{number} {noun if number == 1 else plural}"

@@ -1,0 +1,147 @@
+"""Logs on disk: JSON lines in numbered segments, the oldest dropped when there are too many.
+
+A build log (one per revision) and a run log (one per deployment) are the same thing with other names and sizes. Writers
+may be on any thread; readers read the files and come back later for more.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+SEGMENT_BYTES = 4 * 1024 * 1024
+SEGMENTS_KEPT = 4
+TEXT_LIMIT = 8 * 1024
+
+
+class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line. `stream` is `server`, `stdout` or `stderr`; `seconds` is how long a step took, on its last line."""
+
+    time: float
+    revision: int
+    stream: str
+    text: str
+    step: str = ""
+    worker: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in a log: a segment's number and a byte in it."""
+
+    segment: int = 0
+    offset: int = 0
+
+
+class Log:
+    """One log: `<directory>/<name>-<segment>.jsonl`."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._lock = threading.Lock()
+
+    def append(self, *entries: LogEntry) -> None:
+        """Write lines; they can be read when this returns. Raises `OSError` (a full disk)."""
+        data = b"".join(_ENCODER.encode(_cut(entry)) + b"\n" for entry in entries)
+        with self._lock:
+            path = self._segment_for(len(data))
+            with path.open("ab") as file:
+                file.write(data)
+
+    def read(self, start: Position, limit: int) -> tuple[list[tuple[Position, LogEntry]], Position]:
+        """At most `limit` lines from `start`, each with the position after it, and where to go on."""
+        lines: list[tuple[Position, LogEntry]] = []
+        position = start
+        for number, path in self._segments():
+            if number < start.segment:
+                continue
+            offset = start.offset if number == start.segment else 0
+            for end, entry in _read_segment(path, offset):
+                position = Position(number, end)
+                lines.append((position, entry))
+                if len(lines) == limit:
+                    return lines, position
+        return lines, position
+
+    def last(self, count: int) -> Position:
+        """Where the last `count` lines begin; for 0 the log's end."""
+        tail: list[Position] = []
+        for number, path in reversed(self._segments()):
+            ends = [Position(number, 0), *(Position(number, end) for end, _ in _read_segment(path, 0))]
+            tail = ends + tail
+            if len(tail) > count + 1:
+                break
+        return tail[-(count + 1)] if len(tail) > count else (tail[0] if tail else Position())
+
+    def _segments(self) -> list[tuple[int, Path]]:
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self._directory):
+                name, _, number = entry.name.removesuffix(".jsonl").rpartition("-")
+                if name == self._name and number.isdigit():
+                    found.append((int(number), Path(entry.path)))
+        return sorted(found)
+
+    def _segment_for(self, size: int) -> Path:
+        segments = self._segments()
+        number = segments[-1][0] if segments else 1
+        if segments and segments[-1][1].stat().st_size + size > SEGMENT_BYTES:
+            number += 1
+            for _, path in segments[: len(segments) + 1 - SEGMENTS_KEPT]:
+                path.unlink()
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._directory / f"{self._name}-{number:06}.jsonl"
+
+
+class Logs:
+    """All logs, below one directory: `<root>/<deployment uid>/…`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._open: dict[tuple[str, str], Log] = {}
+
+    def build(self, deployment_uid: str, revision: int) -> Log:
+        """The build log of a revision."""
+        return self._log(deployment_uid, f"build-{revision}")
+
+    def run(self, deployment_uid: str) -> Log:
+        """The run log of a deployment."""
+        return self._log(deployment_uid, "run")
+
+    def remove(self, deployment_uid: str) -> None:
+        """Delete all logs of a deployment."""
+        shutil.rmtree(self._root / deployment_uid, ignore_errors=True)
+        for key in [key for key in self._open if key[0] == deployment_uid]:
+            del self._open[key]
+
+    def _log(self, deployment_uid: str, name: str) -> Log:
+        return self._open.setdefault((deployment_uid, name), Log(self._root / deployment_uid, name))
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(LogEntry)
+
+
+def _cut(entry: LogEntry) -> LogEntry:
+    return (
+        entry if len(entry.text) <= TEXT_LIMIT else msgspec.structs.replace(entry, text=entry.text[:TEXT_LIMIT] + "…")
+    )
+
+
+def _read_segment(path: Path, offset: int) -> Iterator[tuple[int, LogEntry]]:
+    """Whole lines from a byte offset on, each with the offset after it; one half-written in a crash is passed over."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            offset += len(line)
+            if not line.endswith(b"\n"):
+                return
+            with contextlib.suppress(msgspec.DecodeError):
+                yield offset, _DECODER.decode(line)

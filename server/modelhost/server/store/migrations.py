@@ -1,0 +1,98 @@
+"""Numbered changes of the schema. Each is applied once; a change and its number commit together.
+
+A migration that has landed is never edited: add one.
+"""
+
+import apsw
+
+MIGRATIONS = (
+    # 1: data sources, deployments, revisions
+    """
+    CREATE TABLE data_sources (
+        uid         TEXT PRIMARY KEY,
+        id          TEXT NOT NULL UNIQUE,
+        kind        TEXT NOT NULL,
+        url         TEXT NOT NULL,
+        description TEXT NOT NULL,
+        version     INTEGER NOT NULL,
+        created     REAL NOT NULL,
+        updated     REAL NOT NULL
+    ) STRICT;
+
+    CREATE TABLE deployments (
+        uid             TEXT PRIMARY KEY,
+        id              TEXT NOT NULL UNIQUE,
+        service_id      TEXT NOT NULL UNIQUE,
+        description     TEXT NOT NULL,
+        data_source     TEXT NOT NULL REFERENCES data_sources (id),
+        source          TEXT NOT NULL,  -- JSON of resources.ModelSource
+        settings        TEXT NOT NULL,  -- JSON of resources.ModelSettings
+        state           TEXT NOT NULL,
+        active          INTEGER NOT NULL,
+        target          INTEGER NOT NULL,
+        update_state    TEXT NOT NULL,
+        failure         TEXT,           -- JSON of resources.Failure
+        version         INTEGER NOT NULL,
+        created         REAL NOT NULL,
+        updated         REAL NOT NULL,
+        service_created REAL
+    ) STRICT;
+    CREATE INDEX deployments_by_data_source ON deployments (data_source);
+
+    CREATE TABLE revisions (
+        deployment_uid     TEXT NOT NULL REFERENCES deployments (uid) ON DELETE CASCADE,
+        number             INTEGER NOT NULL,
+        state              TEXT NOT NULL,
+        source             TEXT NOT NULL,
+        requested          TEXT NOT NULL,
+        settings           TEXT,
+        "commit"           TEXT NOT NULL,
+        snapshot_digest    TEXT NOT NULL,
+        environment        TEXT NOT NULL,
+        environment_digest TEXT NOT NULL,
+        runtime_version    TEXT NOT NULL,
+        failure            TEXT,
+        created            REAL NOT NULL,
+        ready              REAL,
+        PRIMARY KEY (deployment_uid, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX revisions_by_environment ON revisions (environment);
+
+    -- Which snapshot a selection of a commit gave, so that the same commit is fetched once.
+    CREATE TABLE fetches (
+        data_source_uid TEXT NOT NULL REFERENCES data_sources (uid) ON DELETE CASCADE,
+        project         TEXT NOT NULL,
+        "commit"        TEXT NOT NULL,
+        selection       TEXT NOT NULL,
+        snapshot_digest TEXT NOT NULL,
+        PRIMARY KEY (data_source_uid, project, "commit", selection)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Answers of mutations that carried a request_id.
+    CREATE TABLE requests (
+        request_id TEXT PRIMARY KEY,
+        method     TEXT NOT NULL,
+        body       TEXT NOT NULL,  -- digest of the request without its request_id
+        response   BLOB NOT NULL,
+        created    REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_created ON requests (created);
+    """,
+)
+
+
+class SchemaTooNew(Exception):
+    """The file was written by a newer server."""
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring the schema up to date. Raises `SchemaTooNew`."""
+    current = connection.execute("PRAGMA user_version").get
+    if current > len(MIGRATIONS):
+        raise SchemaTooNew(
+            f"the database has schema {current}, this server knows up to {len(MIGRATIONS)}: run a newer modelhost"
+        )
+    for number, change in enumerate(MIGRATIONS[current:], current + 1):
+        with connection:
+            connection.execute(change)
+            connection.execute(f"PRAGMA user_version = {number}")

@@ -1,0 +1,58 @@
+"""SQL of data sources and of what was fetched from them."""
+
+from modelhost.server.resources import DataSource
+from modelhost.server.store.codec import decode_row
+from modelhost.server.store.database import Transaction
+
+COLUMNS = "uid, id, kind, url, description, version, created, updated"
+
+
+def insert(tx: Transaction, source: DataSource) -> None:
+    """Store a new data source."""
+    tx.insert(
+        "data_sources", uid=source.uid, id=source.id, kind=source.kind, url=source.url,
+        description=source.description, version=source.version, created=source.created, updated=source.updated,
+    )  # fmt: skip
+
+
+def get(tx: Transaction, source_id: str) -> DataSource | None:
+    """The data source of that id."""
+    row = tx.one(f"SELECT {COLUMNS} FROM data_sources WHERE id = ?", source_id)
+    return decode_row(DataSource, COLUMNS, row) if row else None
+
+
+def page(tx: Transaction, after: str, limit: int) -> list[DataSource]:
+    """At most `limit` data sources whose id comes after `after`, by id."""
+    rows = tx.execute(f"SELECT {COLUMNS} FROM data_sources WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+    return [decode_row(DataSource, COLUMNS, row) for row in rows]
+
+
+def delete(tx: Transaction, source_id: str) -> None:
+    """Forget a data source and what was fetched from it. No deployment may use it."""
+    tx.execute("DELETE FROM data_sources WHERE id = ?", source_id)
+
+
+def used_by(tx: Transaction, source_id: str, limit: int) -> list[str]:
+    """Ids of at most `limit` deployments that use the data source."""
+    rows = tx.execute("SELECT id FROM deployments WHERE data_source = ? ORDER BY id LIMIT ?", source_id, limit)
+    return [str(row[0]) for row in rows]
+
+
+def remember_fetch(
+    tx: Transaction, source_uid: str, project: str, commit: str, selection: str, snapshot_digest: str
+) -> None:
+    """Note which snapshot a selection of a commit gave. `selection` is its canonical text."""
+    tx.execute(
+        "INSERT OR REPLACE INTO fetches VALUES (?, ?, ?, ?, ?)",
+        source_uid, project, commit, selection, snapshot_digest,
+    )  # fmt: skip
+
+
+def recall_fetch(tx: Transaction, source_uid: str, project: str, commit: str, selection: str) -> str | None:
+    """The digest of the snapshot that a selection of a commit gave, if it was ever fetched."""
+    row = tx.one(
+        "SELECT snapshot_digest FROM fetches"
+        ' WHERE data_source_uid = ? AND project = ? AND "commit" = ? AND selection = ?',
+        source_uid, project, commit, selection,
+    )  # fmt: skip
+    return str(row[0]) if row else None

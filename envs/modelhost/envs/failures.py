@@ -1,6 +1,7 @@
 """From what a failed command wrote to the one line that matters and a hint that a person can act on."""
 
 import re
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,57 +24,77 @@ def _cause(pattern: str, kind: FailureKind, hint: str) -> _Cause:
 
 
 _LINE_LIMIT = 500  # characters of a message
+_NO_MATCH = re.compile(r"No matching distribution found for")
 _NETWORK = re.compile(
-    r"Retrying \(Retry|Failed to establish a new connection|Max retries exceeded|name resolution|Connection refused"
-    r"|ProxyError|SSLError|CERTIFICATE_VERIFY_FAILED|Read timed out|ConnectTimeout"
+    r"Failed to establish a new connection[^'\"]*|[^'\"]*name resolution|Tunnel connection failed[^'\"]*"
+    r"|CERTIFICATE_VERIFY_FAILED[^'\"]*|[^'\"]* timed out|Retrying \(Retry.*"
 )
+_REQUIRED_BY_FILE = re.compile(r" \(from -[rc] \S+ \(line \d+\)\)")  # of a file that the author never saw
+
 _INDEX_HINT = "check the host's network, proxy and certificates, and the index in the server's pip configuration"
 _COMPILE_HINT = (
     "a package is compiled because no wheel of this version fits {name}: install the compiler or header that the log"
     " names, or ask for a version that has a wheel"
 )
+_CONFLICT_HINT = "requirements exclude each other, the log says which: loosen one of them"
+_OTHER_PYTHON_HINT = "ask for a version of the package that still runs on Python {version}, or use another runtime"
 _PACKAGE_HINT = "the package's own build failed, see the log; it may be meant for another Python than {version}"
+_LIBRARY_HINT = "a system library or its header is missing: install it on the host, the log names it"
 
 _HOST = (
     _cause(r"No space left on device|Disk quota exceeded", "environment", "make room in the server's state directory"),
     _cause(r"MemoryError|Cannot allocate memory", "environment", "the host has too little memory for this build"),
 )
 
-# In this order; the first that some line shows is it.
+# The first cause that some line shows is it.
 _PIP = (
     *_HOST,
-    _cause(r"(401|403) (Client )?Error|\b40[13] (Unauthorized|Forbidden)", "environment",
-           "the package index refuses access: check the credentials in the server's pip configuration"),
+    _cause(
+        r"(401|403) (Client )?Error|\b40[13] (Unauthorized|Forbidden)",
+        "environment",
+        "the package index refuses access: check the credentials in the server's pip configuration",
+    ),
     _cause(r"fatal error: .*: No such file", "environment", _COMPILE_HINT),
-    _cause(r"unable to execute|[Nn]o Fortran compiler|(gcc|g\+\+|cc|gfortran|cmake|rustc|cargo): (command )?not found"
-           r"|can't find Rust compiler|CMake must be installed|command '[^']*(gcc|g\+\+|cc|clang)' failed",
-           "environment", _COMPILE_HINT),
-    _cause(r"cannot find -l\w+", "environment", _COMPILE_HINT),
-    _cause(r"requires a different Python", "requirements",
-           "ask for a version of the package that still runs on Python {version}, or use another runtime"),
-    _cause(r"conflicting dependencies|Double requirement given|ResolutionImpossible", "requirements",
-           "two requirements exclude each other, the log says which: loosen one of them"),
+    _cause(
+        r"unable to execute|[Nn]o Fortran compiler|(gcc|g\+\+|cc|gfortran|cmake|rustc|cargo): (command )?not found"
+        r"|can't find Rust compiler|CMake must be installed|command '[^']*(gcc|g\+\+|cc|clang)' failed|cannot find -l\w+",
+        "environment",
+        _COMPILE_HINT,
+    ),
+    _cause(r"requires a different Python", "requirements", _OTHER_PYTHON_HINT),
+    _cause(r"conflicting dependencies|Double requirement given", "requirements", _CONFLICT_HINT),
+    _cause(r"ResolutionImpossible", "requirements", _CONFLICT_HINT),
     _cause(r"DO NOT MATCH THE HASHES|Hashes are required", "requirements", "correct the hashes in the requirements"),
     _cause(r"Invalid requirement", "requirements", "correct the line: package==1.2.3"),
-    _cause(r"Could not install packages due to an (OSError|EnvironmentError).*(ConnectionPool|timed out)",
-           "environment", _INDEX_HINT),
-    _cause(r"^\s*(\w+\.)*\w*(Error|Exception): (?!subprocess-exited|metadata-generation)", "requirements",
-           _PACKAGE_HINT),
-)  # fmt: skip
+    _cause(r"Could not install packages due to an (OSError|EnvironmentError).*Pool", "environment", _INDEX_HINT),
+)
+_PYTHON_ERROR = _cause(
+    r"^\s*(\w+\.)*\w*(Error|Exception): (?!subprocess-exited|metadata-generation)", "requirements", _PACKAGE_HINT
+)
 
 _R_INSTALL = (
     *_HOST,
-    _cause(r"fatal error: .*: No such file|cannot find -l\w+|cannot open shared object file", "environment",
-           "a system library or its header is missing: install it on the host (the log names it)"),
-    _cause(r"(gcc|g\+\+|gfortran|make|cmake): ((command )?not found|No such file)", "environment",
-           "install the compiler that the log names on the host"),
-    _cause(r"Configuration failed|configuration failed for package", "environment",
-           "a system library is missing: the lines before say which one, and which Debian package has it"),
-    _cause(r"namespace .* is (already loaded|being loaded), but .* is required", "requirements",
-           "two packages need different versions of a third: pin versions of one time"),
-)  # fmt: skip
+    _cause(r"fatal error: .*: No such file|cannot find -l\w+", "environment", _LIBRARY_HINT),
+    _cause(r"cannot open shared object file", "environment", _LIBRARY_HINT),
+    _cause(
+        r"(gcc|g\+\+|gfortran|make|cmake): ((command )?not found|No such file)",
+        "environment",
+        "install the compiler that the log names on the host",
+    ),
+    _cause(
+        r"[Cc]onfiguration failed",
+        "environment",
+        "a system library is missing: the lines before say which one, and mostly which package of the system has it",
+    ),
+    _cause(
+        r"namespace .* is (already loaded|being loaded), but .* is required",
+        "requirements",
+        "two packages need different versions of a third: pin versions of one time",
+    ),
+)
 
-_R_HINTS: dict[str, tuple[FailureKind, str]] = {
+# By the kind that install_packages.R leaves.
+_R_KINDS: dict[str, tuple[FailureKind, str]] = {
     "unreachable": ("environment", "check the host's network and proxy, and the R repositories of the server"),
     "unavailable": ("requirements", "check the name, and the version against the repository's archive"),
     "r-version": (
@@ -89,17 +110,15 @@ def explain_pip(error: CommandFailed, interpreter: Interpreter) -> BuildFailed:
     """Say why pip failed."""
     if odd := _ended_oddly(error, "pip"):
         return odd
-    none = _find(re.compile(r"No matching distribution found for"), error.output)
-    for cause in _PIP:
-        # After "no matching distribution" a Python error in the output is another package's, and was survived.
-        if (line := _find(cause.line, error.output)) and not (none and cause is _PIP[-1]):
-            return _failed(line, cause.kind, cause.hint, interpreter, error)
-    if none and (network := _find(_NETWORK, error.output)):
-        return _failed(
-            f"the package index cannot be reached: {network}", "environment", _INDEX_HINT, interpreter, error
-        )
-    if none:
-        return _failed(none, "requirements", _versions_hint(error.output), interpreter, error)
+    if found := _first(_PIP, error, interpreter):
+        return found
+    if line := _find(_NO_MATCH, error.output):
+        if network := _NETWORK.search(_find(_NETWORK, error.output)):
+            message = f"the package index cannot be reached: {network[0].strip()}"
+            return _failed(message, "environment", _INDEX_HINT, interpreter, error)
+        return _failed(line, "requirements", _versions_hint(error.output), interpreter, error)
+    if found := _first((_PYTHON_ERROR,), error, interpreter):
+        return found
     line = _find(re.compile(r"^\s*ERROR:"), error.output) or error.last_line or "pip failed"
     return _failed(line, "environment", "see the log", interpreter, error)
 
@@ -120,9 +139,8 @@ def explain_creation(error: CommandFailed, interpreter: Interpreter) -> BuildFai
     """Say why the empty environment could not be made."""
     if odd := _ended_oddly(error, "creating the environment"):
         return odd
-    for cause in _HOST:
-        if line := _find(cause.line, error.output):
-            return _failed(line, cause.kind, cause.hint, interpreter, error)
+    if found := _first(_HOST, error, interpreter):
+        return found
     line = error.last_line or str(error)
     return _failed(line, "environment", "check the interpreter {path} on the host", interpreter, error)
 
@@ -131,33 +149,38 @@ def explain_r(error: CommandFailed, kind: str, message: str, interpreter: Interp
     """Say why `install_packages.R` failed: `kind` and `message` are what it left, "" if it did not get that far."""
     if odd := _ended_oddly(error, "installing R packages"):
         return odd
-    if kind in {"install", "load", ""}:
-        for cause in _R_INSTALL:
-            if line := _find(cause.line, error.output):
-                told = f"{message}: {line}" if message else line
-                return _failed(told, cause.kind, cause.hint, interpreter, error)
-    failure_kind, hint = _R_HINTS.get(kind, ("environment", "see the log"))
+    if kind in {"install", "load", ""} and (found := _first(_R_INSTALL, error, interpreter, message)):
+        return found
+    failure_kind, hint = _R_KINDS.get(kind, ("environment", "see the log"))
     return _failed(message or error.last_line or str(error), failure_kind, hint, interpreter, error)
+
+
+def _first(
+    causes: Iterable[_Cause], error: CommandFailed, interpreter: Interpreter, context: str = ""
+) -> BuildFailed | None:
+    for cause in causes:
+        if line := _find(cause.line, error.output):
+            message = f"{context}: {line}" if context and line not in context else context or line
+            return _failed(message, cause.kind, cause.hint, interpreter, error)
+    return None
 
 
 def _ended_oddly(error: CommandFailed, what: str) -> BuildFailed | None:
     if error.timed_out:
         return BuildFailed(f"{what} took too long and was ended", "environment", "see the log", error.output)
     if error.exit_code < 0:
-        hint = "the host may have run out of memory" if error.exit_code == -9 else "see the log"
+        hint = "the host may have run out of memory" if error.exit_code == -signal.SIGKILL else "see the log"
         return BuildFailed(f"{what} was ended by signal {-error.exit_code}", "environment", hint, error.output)
     return None
 
 
 def _find(pattern: re.Pattern[str], output: Iterable[str]) -> str:
-    """The last line that fits, without pip's and R's prefix."""
-    found = ""
-    for line in output:
-        if pattern.search(line):
-            found = line
+    """The last line that fits, without the prefix that pip, R and compilers put before it; "" if none does."""
+    found = next((line for line in reversed(list(output)) if pattern.search(line)), "")
     return re.sub(r"^\s*(ERROR|Error|error):\s*", "", found).strip()
 
 
 def _failed(message: str, kind: FailureKind, hint: str, interpreter: Interpreter, error: CommandFailed) -> BuildFailed:
+    message = _REQUIRED_BY_FILE.sub("", message)[:_LINE_LIMIT]
     hint = hint.format(name=interpreter.name, version=interpreter.version, path=interpreter.path)
-    return BuildFailed(message[:_LINE_LIMIT], kind, hint, error.output)
+    return BuildFailed(message, kind, hint, error.output)

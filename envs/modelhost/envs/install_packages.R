@@ -265,7 +265,7 @@ check <- function(wanted) {
     if (!satisfies(version, asked)) fail("load", in_words(name, asked), " was asked for, but ", version, " is loaded")
   }
   there <- versions_in(library_path)
-  writeLines(sort(paste0(names(there), "==", there), method = "radix"), file.path(plan, "lock.txt"))
+  writeLines(sort(sprintf("%s==%s", names(there), there), method = "radix"), file.path(plan, "lock.txt"))
 }
 
 switch(arguments[[1]], install = install(read_requirements()), check = check(read_requirements()))

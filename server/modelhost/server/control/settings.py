@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from modelhost.envs import Language
+from modelhost.envs import Language, default_requirements_file
 from modelhost.server.errors import InvalidRequest, StepFailed
 from modelhost.server.resources import ModelSettings, TestCall
 from modelhost.server.sources.paths import check_relative
@@ -85,7 +85,11 @@ def resolve(requested: ModelSettings, root: Path) -> ModelSettings:
             "no runtime is set for the model",
             hint='Set it with `--runtime python2.7`, or in modelhost.toml: runtime = "python2.7".',
         )
-    settings = _over(_over(settings, _LANGUAGE_DEFAULTS[language_of(settings.runtime)]), _DEFAULTS)
+    language = language_of(settings.runtime)
+    settings = _over(settings, _LANGUAGE_DEFAULTS[language])
+    if settings.requirements is None and settings.requirements_file is None:
+        settings = replace(settings, requirements_file=default_requirements_file(language, root))
+    settings = _over(settings, _DEFAULTS)
     try:
         check(settings, "")
     except InvalidRequest as error:

@@ -19,9 +19,9 @@ from typing import TypeVar
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
 from modelhost.server.sources import SourceRef, SourceReport, TreeEntry
-from modelhost.server.sources.git_command import NO_REPOSITORY, Git, reach
+from modelhost.server.sources.git_command import NO_REPOSITORY, SHA256_DIGITS, Git, reach
 from modelhost.server.sources.git_errors import cause, explain, unexplained
-from modelhost.server.sources.git_mirror import LOCAL_TIMEOUT_SECONDS, SHA256_DIGITS, Mirror
+from modelhost.server.sources.git_mirror import LOCAL_TIMEOUT_SECONDS, Mirror
 from modelhost.server.sources.git_output import MAX_RECORD_BYTES, parse_entry, parse_refs, read_blob
 from modelhost.server.sources.git_place import Repository, parse_url
 from modelhost.server.sources.paths import near, shown
@@ -105,31 +105,37 @@ class GitSource:
     def blobs(
         self, project: str, commit: str, entries: Sequence[TreeEntry], job: Job
     ) -> Generator[tuple[TreeEntry, bytes], None, None]:
-        """See `Source`. Git LFS pointers are refused: what they stand for is not in Git."""
+        """See `Source`. Git LFS pointers are refused: what they stand for is not in Git.
+
+        A damaged local copy is made anew. Where that shows after a part of a file was given, this raises `Unavailable`
+        SOURCE_UNREACHABLE, and the next call succeeds.
+        """
         repository = self._place.repository(project)
         mirror = self._mirror(repository)
-        done = 0  # entries that were handed over whole,
-        given = 0  # and bytes of the next: after a repair the same bytes come, for a blob is named by its content
+        rest = list(entries)
         for last_try in (False, True):
+            part_given = False
             try:
                 with (
                     mirror.holding(commit, job),
                     self._git.stream(mirror.path, "cat-file", "--batch", job=job, timeout=LOCAL_TIMEOUT_SECONDS) as git,
                 ):
-                    for entry in entries[done:]:
-                        position = 0
-                        for piece in read_blob(git, entry):
-                            fresh = piece[max(0, given - position) :]
-                            position += len(piece)
-                            if fresh or not piece:
-                                given = position
-                                yield entry, fresh
-                        done, given = done + 1, 0
+                    while rest:
+                        for piece in read_blob(git, rest[0]):
+                            part_given = True
+                            yield rest[0], piece
+                        part_given = False
+                        del rest[0]
                 return
             except CommandFailed as failure:
                 if last_try:
                     raise _unreadable(repository, commit, failure) from failure
             mirror.discard(job)
+            if part_given:
+                raise Unavailable(
+                    ErrorReason.ERROR_REASON_SOURCE_UNREACHABLE,
+                    "the local copy of {place} was damaged; another try will fetch it anew", place=repository.name,
+                )  # fmt: skip
 
     def _list(self, repository: Repository, job: Job) -> tuple[list[SourceRef], str]:
         """Return branches and tags, and the commit that HEAD leads to, "" if it leads to none."""

@@ -60,6 +60,8 @@ _CREDENTIAL_HELPER = (
     "!answer() { test \"$1\" = get && printf 'username=%s\\npassword=%s\\n'"
     ' "$MODELHOST_GIT_USERNAME" "$MODELHOST_GIT_PASSWORD"; }; answer'
 )
+SHA256_DIGITS = 64
+"""Of a hash in a repository of the newer kind; in all others it has 40."""
 STDERR_TAIL_BYTES = 8 * 1024
 NO_REPOSITORY = Path(os.devnull)
 """A git directory for commands that need none: else Git looks for one from the working directory upwards."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import NotFound
-from modelhost.server.sources.git_command import Git, reach
+from modelhost.server.sources.git_command import SHA256_DIGITS, Git, reach
 from modelhost.server.sources.git_errors import explain, refuses_one_commit, unexplained
 from modelhost.server.sources.git_place import Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -25,7 +25,6 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 LOCK_POLL_SECONDS = 0.05
 LOCAL_TIMEOUT_SECONDS = 60.0
 """For commands that only look into the copy."""
-SHA256_DIGITS = 64
 
 
 class Mirror:

@@ -1,0 +1,34 @@
+"""One server for all tests of a process that do not need one of their own: environments are built once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.git_repos import Repo
+from tests.running import RunningServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(tmp_path_factory.mktemp("server") / "state") as running:
+        yield running
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return Repo(tmp_path / "repo")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name for sources and deployments that no other test has."""
+    text = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
+    return f"t-{text[5:40]}-{abs(hash(request.node.nodeid)) % 10_000}"
+
+
+@pytest.fixture
+def source(server: RunningServer, repo: Repo, name: str) -> str:
+    """A data source that is the test's own repository."""
+    server.add_source(name, repo)
+    return name

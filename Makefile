@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help host venv demo run test check fix types proto proto-check proto-lint clean
+.PHONY: help host venv demo run test check fix docs proto proto-check proto-lint clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,12 +49,16 @@ run: venv ## Run a server in the foreground with the examples deployed
 test: venv ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: venv proto-check ## Lint, formats, types, stubs
+check: venv proto-check ## Lint, formats, types, stubs, reference pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
-fix: venv proto ## Mend what `make check` can mend
+docs: venv ## Write the reference pages
+	$(BIN)/python docs/generate.py
+
+fix: venv proto docs ## Mend what `make check` can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,7 +1,7 @@
 """Writes the reference pages that code already knows: `make docs`. `make check` compares them.
 
-    python docs/generate.py          # write
-    python docs/generate.py --check  # exit 1 if a page is not as it would be written
+python docs/generate.py          # write
+python docs/generate.py --check  # exit 1 if a page is not as it would be written
 """
 
 import re

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import uvloop
-from modelhost.client import Client
+from modelhost.client import Client, ModelHostError
 from modelhost.server.app import App
 from modelhost.server.config import ServerSettings
 from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2
@@ -29,6 +29,15 @@ def eventually(probe: Callable[[], T], *, seconds: float = 30.0) -> T:
         assert time.monotonic() < deadline, f"still {answer!r} after {seconds:g} s"
         time.sleep(0.02)
     return answer
+
+
+def reason_of(call: Callable[[], object]) -> str:
+    """The reason that the call fails with; empty if it does not fail."""
+    try:
+        call()
+    except ModelHostError as error:
+        return error.reason
+    return ""
 
 
 class RunningServer:

@@ -5,7 +5,7 @@ from modelhost.client import ModelHostError
 from modelhost.v1 import deployment_pb2, service_pb2
 
 from tests.git_repos import Repo
-from tests.running import Deployment, RunningServer, eventually
+from tests.running import Deployment, RunningServer, eventually, reason_of
 
 PYTHON = b"def predict(parameters):\n    return {'sum': sum(parameters)}\n"
 R = b"score <- function(parameters) list(sum = sum(parameters))\n"
@@ -126,10 +126,6 @@ def test_a_deleted_deployment_is_gone_with_its_service_and_its_name_is_free(
     assert refused.value.reason == "STATE_CONFLICT"
     server.client.admin.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=name, force=True))
 
-    def gone() -> bool:
-        with pytest.raises(ModelHostError) as caught:
-            server.predict(first.service.removeprefix("services/"), [])
-        return caught.value.reason == "SERVICE_NOT_FOUND"
-
-    eventually(gone)
+    eventually(lambda: reason_of(lambda: server.get(name)) == "DEPLOYMENT_NOT_FOUND")
+    assert reason_of(lambda: server.predict(first.service.removeprefix("services/"), [])) == "SERVICE_NOT_FOUND"
     assert server.create(name, source).service != first.service

@@ -32,7 +32,7 @@ from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
 from modelhost.server.serving.router import Router
 from modelhost.server.serving.worker import WorkerHost
-from modelhost.server.sources.snapshots import SnapshotStore
+from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from modelhost.server.statedir import StateDir
 from modelhost.server.store.database import Database
 from modelhost.server.store.logs import Logs
@@ -65,13 +65,14 @@ class App:
         shutil.rmtree(state.workers, ignore_errors=True)
         state.workers.mkdir(mode=0o700)
         operators = Operators.from_file(state.admin_token)
-        snapshots = SnapshotStore(state.snapshots)
+        snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
         environments = EnvironmentStore(
             state.environments, cache=state.cache / "packages", r_repositories=settings.r_repositories
         )
         environments.sweep()
         logs = Logs(state.logs)
+        self._stopping = asyncio.Event()
         changes = Changes()
 
         self._database = database = Database(state.database)
@@ -100,7 +101,7 @@ class App:
         commands = Deployments(sources, self._reconciler.poke)
         mutations = Mutations(database)
         names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
-        self._health = HealthMethods(router, operators, changes, set(names))
+        health = HealthMethods(router, operators, changes, set(names), self._stopping)
         reflected = reflection.ReflectionMethods([*names, reflection.SERVICE.full_name, reflection.V1_NAME])
         methods: list[Method] = [
             *bind(
@@ -121,12 +122,14 @@ class App:
                 ServiceMethods(database, router),
             ),
             *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands)),
-            *bind(HEALTH, Access.ANYONE, self._health),
+            *bind(HEALTH, Access.ANYONE, health),
             *bind(reflection.SERVICE, Access.ANYONE, reflected),
             *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
         ]
         host = settings.listen.rpartition(":")[0]
-        self._door = GrpcioDoor(Dispatcher(methods, operators), settings.listen, message_limit=settings.message_limit)
+        self._door = GrpcioDoor(
+            Dispatcher(methods, operators, self._stopping), settings.listen, message_limit=settings.message_limit
+        )
         self.address = f"{host}:{self._door.port}"
 
     async def start(self) -> None:
@@ -137,7 +140,7 @@ class App:
 
     async def stop(self) -> None:
         """Finish calls under way, end all workers, close the database. What is wished stays wished."""
-        self._health.stopping.set()
+        self._stopping.set()
         await self._door.stop(STOP_GRACE_SECONDS)
         await self._reconciler.close()
         await asyncio.to_thread(self._builder.close)

@@ -17,6 +17,7 @@ from modelhost.server.config import (
     DEFAULT_BUILDS,
     DEFAULT_LISTEN,
     DEFAULT_MESSAGE_LIMIT,
+    DEFAULT_SNAPSHOT_LIMIT,
     ServerSettings,
     default_state_dir,
 )
@@ -52,6 +53,9 @@ def serve(
     max_message_bytes: Annotated[
         int, typer.Option(help="Largest request and response, in bytes.", min=1024)
     ] = DEFAULT_MESSAGE_LIMIT,
+    max_snapshot_bytes: Annotated[
+        int, typer.Option(help="Largest size of a deployment's files, in bytes.", min=1024)
+    ] = DEFAULT_SNAPSHOT_LIMIT,
     concurrent_builds: Annotated[
         int, typer.Option(help="How many deployments are fetched and built at once.", min=1)
     ] = DEFAULT_BUILDS,
@@ -69,6 +73,7 @@ def serve(
         listen=listen,
         insecure=insecure,
         message_limit=max_message_bytes,
+        snapshot_limit=max_snapshot_bytes,
         interpreters=tuple(interpreter or ()),
         r_repositories=tuple(r_repository or DEFAULT_R_REPOSITORIES),
         concurrent_builds=concurrent_builds,

@@ -9,6 +9,7 @@ from modelhost.envs import DEFAULT_R_REPOSITORIES
 
 DEFAULT_LISTEN = "127.0.0.1:8470"
 DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
+DEFAULT_SNAPSHOT_LIMIT = 1024**3
 DEFAULT_BUILDS = 8
 STOP_GRACE_SECONDS = 10.0
 
@@ -27,6 +28,7 @@ class ServerSettings:
     listen: str = DEFAULT_LISTEN
     insecure: bool = False
     message_limit: int = DEFAULT_MESSAGE_LIMIT
+    snapshot_limit: int = DEFAULT_SNAPSHOT_LIMIT
     interpreters: tuple[Path, ...] = ()
     r_repositories: tuple[str, ...] = tuple(DEFAULT_R_REPOSITORIES)
     concurrent_builds: int = DEFAULT_BUILDS

@@ -6,17 +6,24 @@ HINTS = {
     ErrorReason.ERROR_REASON_SOURCE_UNREACHABLE: "See `modelhost source test`; then `modelhost start`.",
     ErrorReason.ERROR_REASON_SOURCE_ACCESS_DENIED: "Check the credentials with `modelhost source test`.",
     ErrorReason.ERROR_REASON_PROJECT_NOT_FOUND: "Check the project's path and that the source may read it.",
-    ErrorReason.ERROR_REASON_REF_NOT_FOUND: "`modelhost source refs` lists branches and tags; `modelhost update --ref`.",
+    ErrorReason.ERROR_REASON_REF_NOT_FOUND: (
+        "`modelhost source refs` lists branches and tags; `modelhost update --ref` takes another."
+    ),
     ErrorReason.ERROR_REASON_PATH_NOT_FOUND: "`modelhost source files` lists what the commit holds.",
     ErrorReason.ERROR_REASON_PATH_REFUSED: "Mend the file in the repository, or deploy other paths.",
-    ErrorReason.ERROR_REASON_SNAPSHOT_TOO_LARGE: "Deploy fewer files with `--path`, or raise the server's limit.",
+    ErrorReason.ERROR_REASON_SNAPSHOT_TOO_LARGE: (
+        "Deploy fewer files with `--path`, or serve with a larger `--max-snapshot-bytes`."
+    ),
     ErrorReason.ERROR_REASON_RUNTIME_NOT_FOUND: (
-        "Install the interpreter, or start the server with `--interpreter PATH`; `modelhost runtimes --refresh` looks again."
+        "Install the interpreter, or start the server with `--interpreter PATH`;"
+        " `modelhost runtimes --refresh` looks again."
     ),
     ErrorReason.ERROR_REASON_RUNTIME_UNUSABLE: "`modelhost runtimes` says what is missing.",
-    ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED: "The build log has the installer's whole output: `modelhost logs`.",
+    ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED: ("The build log has the installer's whole output: `modelhost logs`."),
     ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED: "The build log has the whole output: `modelhost logs`.",
-    ErrorReason.ERROR_REASON_MODEL_CONFIG_INVALID: "Mend modelhost.toml, commit, and `modelhost update` (or override it).",
+    ErrorReason.ERROR_REASON_MODEL_CONFIG_INVALID: (
+        "Mend modelhost.toml, commit, and `modelhost update` (or override it)."
+    ),
     ErrorReason.ERROR_REASON_MAIN_FILE_NOT_FOUND: "Set the right one with `modelhost update --main-file`.",
     ErrorReason.ERROR_REASON_FUNCTION_NOT_FOUND: "Set the right one with `modelhost update --function`.",
     ErrorReason.ERROR_REASON_IMPORT_FAILED: (

@@ -22,12 +22,14 @@ _Status: Any = HealthCheckResponse  # the generated module has no types
 class HealthMethods:
     """Handlers of the Health service. `open_names` are the full names of the gRPC services."""
 
-    def __init__(self, router: Router, operators: Operators, changes: Changes, open_names: Set[str]) -> None:
+    def __init__(
+        self, router: Router, operators: Operators, changes: Changes, open_names: Set[str], stopping: asyncio.Event
+    ) -> None:
         self._router = router
         self._operators = operators
         self._changes = changes
         self._open_names = open_names | {""}
-        self.stopping = asyncio.Event()
+        self._stopping = stopping
 
     async def check(self, call: Call, request: HealthCheckRequest) -> HealthCheckResponse:
         """Say how a service is. Raises `NotFound` for one that is not known, or not to this caller."""
@@ -41,15 +43,13 @@ class HealthMethods:
     async def list(self, call: Call, request: HealthListRequest) -> HealthListResponse:
         """Say how everything is that is open to everyone."""
         return HealthListResponse(
-            statuses={
-                name: HealthCheckResponse(status=self._status(call, name)) for name in self._open_names
-            }
+            statuses={name: HealthCheckResponse(status=self._status(call, name)) for name in self._open_names}
         )
 
     async def watch(self, call: Call, request: HealthCheckRequest) -> AsyncIterator[HealthCheckResponse]:
         """Say how a service is, and again whenever that changes."""
         with self._changes.watch(self._subject(request.service)) as changed:
-            stopping = asyncio.ensure_future(self.stopping.wait())
+            stopping = asyncio.ensure_future(self._stopping.wait())
             try:
                 last = None
                 while True:
@@ -68,13 +68,13 @@ class HealthMethods:
 
     def _status(self, call: Call, name: str) -> Any:
         if name in self._open_names:
-            return _Status.NOT_SERVING if self.stopping.is_set() else _Status.SERVING
+            return _Status.NOT_SERVING if self._stopping.is_set() else _Status.SERVING
         try:
             self._operators.check(call.metadata)
             service = self._router.find(name)
         except (Unauthenticated, NotFound):
             return _Status.SERVICE_UNKNOWN
-        live = self._router.status(service.service_id).live and not self.stopping.is_set()
+        live = self._router.status(service.service_id).live and not self._stopping.is_set()
         return _Status.SERVING if live else _Status.NOT_SERVING
 
     def _subject(self, name: str) -> str:

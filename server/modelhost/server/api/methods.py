@@ -3,6 +3,7 @@
 Parsing, access and errors are the same for every method and every door, and are done here.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -13,8 +14,10 @@ from google.protobuf.message import DecodeError, Message
 from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
 from modelhost.server.api.status import CallFailed, internal_error, status_of
-from modelhost.server.errors import DomainError, InvalidRequest
+from modelhost.server.errors import DomainError, InvalidRequest, Unavailable
 from modelhost.v1.error_reason_pb2 import ErrorReason
+
+LAST_WORDS_SECONDS = 0.2
 
 Request = TypeVar("Request", bound=Message)
 
@@ -65,9 +68,10 @@ Method = Unary[Message] | ServerStream[Message] | BidiStream[Message]
 class Dispatcher:
     """Runs methods on bytes. What it raises is `CallFailed`, with a status for the door to send."""
 
-    def __init__(self, methods: list[Method], operators: Operators) -> None:
+    def __init__(self, methods: list[Method], operators: Operators, stopping: asyncio.Event) -> None:
         self.methods = {method.path: method for method in methods}
         self._operators = operators
+        self._stopping = stopping
 
     async def unary(self, method: Unary[Message], call: Call, data: bytes) -> bytes:
         """Answer a call."""
@@ -82,7 +86,7 @@ class Dispatcher:
         """Answer a call with a stream."""
         try:
             self._admit(method, call)
-            async for response in method.handler(call, _parse(method.request, data)):
+            async for response in self._while_serving(method.handler(call, _parse(method.request, data))):
                 yield response.SerializeToString()
         except Exception as error:
             raise _failed(call, error) from None
@@ -98,10 +102,32 @@ class Dispatcher:
 
         try:
             self._admit(method, call)
-            async for response in method.handler(call, parsed()):
+            async for response in self._while_serving(method.handler(call, parsed())):
                 yield response.SerializeToString()
         except Exception as error:
             raise _failed(call, error) from None
+
+    async def _while_serving(self, responses: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        """Pass responses on; once the server is stopping, wait only for what comes at once."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        following: asyncio.Future[Message] | None = None
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(responses))
+                await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    await asyncio.wait([following], timeout=LAST_WORDS_SECONDS)
+                if not following.done():
+                    raise Unavailable(ErrorReason.ERROR_REASON_SERVER_STOPPING, "the server is stopping; try again")
+                try:
+                    yield following.result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            stopping.cancel()
+            if following is not None and not following.done():
+                following.cancel()
+                await asyncio.wait([following])
 
     def _admit(self, method: Method, call: Call) -> None:
         if method.access is not Access.ANYONE:

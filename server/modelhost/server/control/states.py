@@ -29,7 +29,7 @@ REVISION_TRANSITIONS = {
 
 
 def move(deployment: Deployment, state: DeploymentState) -> Deployment:
-    """Return the deployment in its new state. Raises `Conflict` STATE_CONFLICT if the present one does not lead there."""
+    """Return the deployment in its new state. Raises `Conflict` STATE_CONFLICT where the table has no such way."""
     if state not in DEPLOYMENT_TRANSITIONS[deployment.state]:
         allowed = sorted(start for start, ends in DEPLOYMENT_TRANSITIONS.items() if state in ends)
         raise Conflict(

@@ -98,15 +98,14 @@ class Git:
     def stream(self, git_dir: Path, *arguments: str, job: Job, timeout: float) -> Iterator["GitStream"]:
         """Run a git command that is read while it runs; it is ended with the block.
 
-        `timeout` is for each wait, not for the whole. It gets no marker of the job's: it ends by itself when its pipes
-        are closed. Raises as `run` does.
+        `timeout` is for each wait, not for the whole. Raises as `run` does.
         """
         argv = ["git", f"--git-dir={git_dir}", *arguments]
         with tempfile.TemporaryFile() as stderr:
             try:
                 process = subprocess.Popen(
                     argv,
-                    env=self._environment,
+                    env={**self._environment, **job.marker},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,

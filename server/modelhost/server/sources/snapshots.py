@@ -191,9 +191,9 @@ class SnapshotStore:
         self, root: Path, chosen: Sequence[Chosen], links: Mapping[str, str], read: ReadBlobs, job: Job
     ) -> list[SnapshotFile]:
         """Write the chosen files, then the links: no file is ever written through a link."""
-        root.mkdir()
-        for folder in folders(each.path for each in chosen):
-            (root / folder).mkdir()
+        for folder in (root, *(root / folder for folder in folders(each.path for each in chosen))):
+            folder.mkdir()
+            folder.chmod(0o755)  # whatever the umask
         files = [each for each in chosen if each.path not in links]
         taken = []
         total = 0

@@ -80,7 +80,7 @@ class App:
         self._output = OutputPump()
         self._router = router = Router()
         router.listen(lambda service: changes.notify(service.deployment_uid))
-        sources = Sources(database, state.cache / "sources")
+        sources = Sources(database, state.cache / "sources", state.marker)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
         self._builder = Builder(
             database=database,

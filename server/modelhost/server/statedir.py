@@ -2,12 +2,15 @@
 
 import fcntl
 import os
+import select
 import signal
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 MARKER = "MODELHOST_STATE"  # environment variable of every process that a server starts
+ROUNDS = 10  # a process can start another one while we look
+DYING_SECONDS = 5.0  # how long one that was killed may take to be gone, in a slow system call
 
 
 class StateDirBusy(Exception):
@@ -57,14 +60,33 @@ class StateDir:
             self._lock = None
 
     def end_orphans(self) -> list[int]:
-        """Kill what an earlier server of this directory left running; returns the pids. Needs the lock."""
+        """Kill what an earlier server of this directory left running, and see it end; returns the pids.
+
+        Needs the lock.
+        """
         mark = "=".join(next(iter(self.marker.items()))).encode()
-        ended = []
-        for entry in os.scandir("/proc"):
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            with suppress(OSError):  # it is gone, or not ours to look at
-                if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-                    ended.append(int(entry.name))
+        ended: list[int] = []
+        for _ in range(ROUNDS):
+            pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+            found = [pid for pid in pids if _end(pid, mark)]
+            if not found:
+                break
+            ended += found
         return ended
+
+
+def _end(pid: int, mark: bytes) -> bool:
+    """Kill a process that has the mark in its environment. The pidfd makes sure that it is the one looked at."""
+    with suppress(OSError):  # it is gone, or not ours to look at
+        pidfd = os.pidfd_open(pid)
+        try:
+            if mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return False
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            end = select.poll()
+            end.register(pidfd, select.POLLIN)
+            end.poll(DYING_SECONDS * 1000)
+        finally:
+            os.close(pidfd)
+        return True
+    return False

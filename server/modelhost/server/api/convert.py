@@ -17,6 +17,8 @@ from modelhost.server.resources import (
 )
 from modelhost.server.serving.pool import PoolStatus
 from modelhost.server.sources import EntryKind, SourceRef, TreeEntry
+from modelhost.server.sources.git_place import parse_url
+from modelhost.server.sources.paths import shown
 from modelhost.server.sources.snapshots import SnapshotFile
 from modelhost.server.store.logs import LogEntry
 from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2, service_pb2
@@ -63,7 +65,7 @@ def data_source(value: DataSource) -> data_source_pb2.DataSource:
         create_time=timestamp(value.created),
         update_time=timestamp(value.updated),
         etag=str(value.version),
-        git=data_source_pb2.GitLocation(url=value.url),
+        git=data_source_pb2.GitLocation(url=parse_url(value.url).url),  # without its password,
     )
 
 
@@ -75,7 +77,7 @@ def ref(value: SourceRef) -> data_source_pb2.Ref:
 
 def source_file(value: TreeEntry) -> data_source_pb2.SourceFile:
     """A file of a commit."""
-    return data_source_pb2.SourceFile(path=value.path, size=value.size, kind=_KINDS[value.kind])
+    return data_source_pb2.SourceFile(path=shown(value.path), size=value.size, kind=_KINDS[value.kind])
 
 
 def runtime(value: Interpreter) -> runtime_pb2.Runtime:
@@ -123,9 +125,9 @@ def source_from(message: deployment_pb2.ModelSource) -> ModelSource:
     """The same back; names are checked by the caller."""
     return ModelSource(
         data_source=message.data_source.removeprefix(f"{names.DATA_SOURCES}/"),
-        project=message.project.strip("/"),
+        project=message.project.rstrip("/"),
         ref=message.ref,
-        directory=message.directory.strip("/"),
+        directory=message.directory.rstrip("/"),
         paths=tuple(path.rstrip("/") for path in message.paths),
     )
 
@@ -241,10 +243,10 @@ def revision(value: Revision, deployment_id: str, files: tuple[SnapshotFile, ...
         failure=failure(value.failure),
         files=[
             deployment_pb2.RevisionFile(
-                path=file.path,
+                path=shown(file.path),
                 size=file.size,
                 sha256=file.sha256,
-                link_target=file.link_target,
+                link_target=shown(file.link_target),
                 executable=file.executable,
             )
             for file in files

@@ -120,6 +120,7 @@ class Builder:
             snapshot = await self._intact(revision.snapshot_digest, walk)
             if snapshot is not None:
                 say(f"files of commit {revision.commit[:12]} are here: {len(snapshot.files)} files")
+                _check_main_file(walk.settings, snapshot)
                 return snapshot
         record = await self._sources.get(revision.source.data_source)
         source = self._sources.open(record)

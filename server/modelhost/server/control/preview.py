@@ -1,7 +1,5 @@
 """Checks a wish against the world without storing it: what `validate_only` promises beyond the database."""
 
-import asyncio
-
 from modelhost.envs import Job
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
@@ -27,4 +25,4 @@ class Preview:
             commit = place.resolve(source.project, source.ref, job)
             choose(place.tree(source.project, commit, job), Selection(source.directory, source.paths))
 
-        await asyncio.to_thread(look, Job())
+        await self._sources.ask(look)

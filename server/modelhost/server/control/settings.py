@@ -9,7 +9,7 @@ import msgspec
 from modelhost.envs import Language, default_requirements_file
 from modelhost.server.errors import InvalidRequest, StepFailed
 from modelhost.server.resources import ModelSettings, TestCall
-from modelhost.server.sources.paths import check_relative
+from modelhost.server.sources.paths import check_relative, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 FILE = "modelhost.toml"
@@ -101,9 +101,9 @@ def check(settings: ModelSettings, prefix: str) -> None:
     """Check formats and limits of what is set. Raises `InvalidRequest` for the field, named with `prefix` before it."""
     for name in ("main_file", "requirements_file", "working_dir"):
         if value := getattr(settings, name):
-            check_relative(value, prefix + name)
+            check_path(value, prefix + name)
     for path in settings.import_paths or ():
-        check_relative(path, f"{prefix}import_paths")
+        check_path(path, f"{prefix}import_paths")
     if settings.function and not settings.function.replace(".", "_").isidentifier():
         raise InvalidRequest(f"{prefix}function", "{function} is no name of a function", function=settings.function)
     for name in ("call_timeout", "load_timeout"):
@@ -127,10 +127,17 @@ def check(settings: ModelSettings, prefix: str) -> None:
                 _check_json(text, f"{prefix}test_call.{name}")
 
 
+def check_path(path: str, field: str) -> None:
+    """Check a path that somebody asks for. Raises `InvalidRequest` unless it is relative, plain and like no option."""
+    if path.startswith("-"):
+        raise InvalidRequest(field, "{field} is the path {path}, which starts with a dash", path=shown(path))
+    check_relative(path, field)
+
+
 def _check_json(text: str, field: str) -> None:
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(field, "{field} is not JSON: {error}", error=error) from None
 
 
@@ -149,7 +156,7 @@ def _read(path: Path) -> ModelSettings:
     try:
         model = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _ModelFile)
         test = _test_call(model.test) if model.test else None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, TypeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, TypeError, RecursionError) as error:
         raise _invalid(str(error)) from None
     return ModelSettings(
         runtime=model.runtime,

@@ -1,9 +1,13 @@
 """Registered data sources: rules of registering them, and opening one."""
 
+import asyncio
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+from modelhost.envs import Job
 from modelhost.server.errors import AlreadyExists, Conflict, NotFound
 from modelhost.server.resources import DataSource
 from modelhost.server.sources import Source
@@ -12,17 +16,32 @@ from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
+T = TypeVar("T")
+
 
 class Sources:
-    """Data sources as the control plane and the API see them. `cache` is a directory for what is worth keeping."""
+    """Data sources as the control plane and the API see them.
 
-    def __init__(self, database: Database, cache: Path) -> None:
+    `cache` is a directory for what is worth keeping. `marker` goes into the environment of every command.
+    """
+
+    def __init__(self, database: Database, cache: Path, marker: Mapping[str, str]) -> None:
         self._database = database
         self._cache = cache
+        self._marker = marker
 
     def open(self, record: DataSource) -> Source:
         """The place itself."""
         return GitSource(record.url, self._cache)
+
+    async def ask(self, question: Callable[[Job], T]) -> T:
+        """Ask a place, on a thread, what is no part of a build. A caller that goes away ends it."""
+        job = Job(marker=self._marker)
+        try:
+            return await asyncio.to_thread(question, job)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
 
     async def get(self, source_id: str) -> DataSource:
         """The data source of that id. Raises `NotFound` DATA_SOURCE_NOT_FOUND."""

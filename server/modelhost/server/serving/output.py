@@ -6,6 +6,9 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import IO
+
+import structlog
 
 READ_BYTES = 65536
 LINE_LIMIT = 8 * 1024
@@ -13,11 +16,15 @@ LINE_LIMIT = 8 * 1024
 # Gets the lines that were read, without their ends; an empty list once, at the end.
 Sink = Callable[[list[bytes]], None]
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
 
 class _Pipe:
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
+    def __init__(self, file: IO[bytes], sink: Sink) -> None:
+        self.file = file
         self.rest = b""
+        self._sink = sink
+        self._deaf = False
 
     def feed(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
@@ -25,12 +32,23 @@ class _Pipe:
             lines.append(self.rest)
             self.rest = b""
         if lines:
-            self.sink(lines)
+            self._tell(lines)
 
     def finish(self) -> None:
         if self.rest:
-            self.sink([self.rest])
-        self.sink([])
+            self._tell([self.rest])
+        self._tell([])
+
+    def _tell(self, lines: list[bytes]) -> None:
+        """A sink that fails (a full disk) loses its lines; all pipes go on being drained."""
+        try:
+            self._sink(lines)
+        except Exception as error:
+            if not self._deaf:
+                log.warning("output of a worker is lost", error=f"{type(error).__name__}: {error}")
+            self._deaf = True
+        else:
+            self._deaf = False
 
 
 class OutputPump:
@@ -41,17 +59,17 @@ class OutputPump:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
-        self._new: list[tuple[int, Sink]] = []
+        self._new: list[_Pipe] = []
         self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
         self._thread.start()
 
-    def add(self, descriptor: int, sink: Sink) -> None:
+    def add(self, file: IO[bytes], sink: Sink) -> None:
         """Drain a pipe to its end; it is ours to close from now on."""
-        os.set_blocking(descriptor, False)
+        os.set_blocking(file.fileno(), False)
         with self._lock:
-            self._new.append((descriptor, sink))
+            self._new.append(_Pipe(file, sink))
         self._wake_writer.send(b"+")
 
     def close(self) -> None:
@@ -68,26 +86,26 @@ class OutputPump:
         while True:
             for key, _ in self._selector.select():
                 if isinstance(key.data, _Pipe):
-                    self._read(key.fd, key.data)
+                    self._read(key.data)
                 else:
                     with suppress(BlockingIOError):
                         self._wake_reader.recv(READ_BYTES)
             with self._lock:
                 new, self._new = self._new, []
                 closing = self._closing
-            for descriptor, sink in new:
-                self._selector.register(descriptor, selectors.EVENT_READ, _Pipe(sink))
+            for pipe in new:
+                self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
             if closing:
                 for key in list(self._selector.get_map().values()):
                     if isinstance(key.data, _Pipe):
-                        self._read(key.fd, key.data)
-                        if key.fd in self._selector.get_map():
-                            self._end(key.fd, key.data)
+                        self._read(key.data)
+                        if not key.data.file.closed:
+                            self._end(key.data)
                 return
 
-    def _read(self, descriptor: int, pipe: _Pipe) -> None:
+    def _read(self, pipe: _Pipe) -> None:
         try:
-            data = os.read(descriptor, READ_BYTES)
+            data = os.read(pipe.file.fileno(), READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -95,9 +113,9 @@ class OutputPump:
         if data:
             pipe.feed(data)
         else:
-            self._end(descriptor, pipe)
+            self._end(pipe)
 
-    def _end(self, descriptor: int, pipe: _Pipe) -> None:
+    def _end(self, pipe: _Pipe) -> None:
         pipe.finish()
-        self._selector.unregister(descriptor)
-        os.close(descriptor)
+        self._selector.unregister(pipe.file)
+        pipe.file.close()

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from modelhost.envs.process import end_group
 from modelhost.runtimes import LAUNCHER
+from modelhost.server.serving.finish import finish
 
 OPEN_FILES = 4096
 
@@ -73,11 +75,11 @@ class Spawner:
         env: Mapping[str, str],
         cwd: Path,
         link: socket.socket,
-        on_output: Callable[[int, int], None],
+        on_output: Callable[[IO[bytes], IO[bytes]], None],
     ) -> Process:
         """Start `argv` with `link` inherited; `on_output` gets the reading ends of its stdout and stderr to keep.
 
-        Raises `OSError`.
+        Cancelling leaves nothing behind. Raises `OSError`.
         """
         prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}"]
         started = asyncio.wrap_future(
@@ -94,23 +96,18 @@ class Spawner:
             )
         )
         try:
-            popen = await asyncio.shield(started)
-        except asyncio.CancelledError:
-            started.add_done_callback(_discard)
+            # To the end: until then the caller must keep `link` open, or another file may get its number.
+            popen = await finish(started)
+            process = Process(popen)
+        except (asyncio.CancelledError, OSError):
+            if started.exception() is None:
+                await finish(asyncio.to_thread(end_group, started.result()))
             raise
         assert popen.stdout is not None
         assert popen.stderr is not None
-        on_output(os.dup(popen.stdout.fileno()), os.dup(popen.stderr.fileno()))
-        popen.stdout.close()
-        popen.stderr.close()
-        return Process(popen)
+        on_output(popen.stdout, popen.stderr)
+        return process
 
     def close(self) -> None:
         """End the thread. All processes must have ended: the kernel kills those that are left."""
         self._thread.shutdown()
-
-
-def _discard(started: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
-    """End a process that nobody waits for any more."""
-    if not started.cancelled() and started.exception() is None:
-        end_group(started.result())

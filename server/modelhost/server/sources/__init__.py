@@ -3,7 +3,7 @@
 `Source` is the seam. All of its methods block (they run commands or speak HTTP) and are called on worker threads. They
 raise the domain errors of `modelhost.server.errors`: `Unavailable` SOURCE_UNREACHABLE, `Conflict`
 SOURCE_ACCESS_DENIED / PATH_REFUSED / SNAPSHOT_TOO_LARGE, `NotFound` PROJECT_NOT_FOUND / REF_NOT_FOUND / PATH_NOT_FOUND,
-and `modelhost.envs.process.Cancelled`.
+`InvalidRequest` for a `project` that is no path, and `modelhost.envs.process.Cancelled`.
 """
 
 from collections.abc import Generator, Sequence

@@ -10,6 +10,7 @@
 Nothing of a repository is ever checked out: entries are listed and blobs are read, so no attribute or filter applies.
 """
 
+import collections
 import hashlib
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -43,11 +44,13 @@ def check_url(url: str, field: str = "url") -> None:
 class GitSource:
     """A repository, or a place with several, that the git command reaches. Safe to use from many threads.
 
-    `cache` is a folder for local copies, made when needed. It belongs to this data source alone: what is in it is read
-    without asking for credentials again. Timeouts are in seconds, for one command each. Raises `InvalidRequest`.
+    `cache` is a folder for local copies, made when needed, one for each project under this very `url`: sources may
+    share the folder, but one with other credentials never reads what these have fetched. Timeouts are in seconds, for
+    one command each. Raises `InvalidRequest`.
     """
 
     def __init__(self, url: str, cache: Path, *, fetch_timeout: float = 600, list_timeout: float = 60) -> None:
+        self._url = url
         self._place = parse_url(url)
         self._cache = cache
         self._fetch_timeout = fetch_timeout
@@ -93,7 +96,7 @@ class GitSource:
                     return each.commit
         if is_hash and refs:
             return self._lengthened(repository, lower, refs[0].commit, job)
-        meant = near(ref, dict.fromkeys(each.name for each in refs))
+        meant = near(ref, (each.name for each in refs))
         raise _no_ref(repository, '{place} has no branch, tag or commit "{ref}"{near}', ref=shown(ref), near=meant)
 
     def tree(self, project: str, commit: str, job: Job) -> list[TreeEntry]:
@@ -112,7 +115,7 @@ class GitSource:
         """
         repository = self._place.repository(project)
         mirror = self._mirror(repository)
-        rest = list(entries)
+        rest = collections.deque(entries)
         for last_try in (False, True):
             part_given = False
             try:
@@ -125,7 +128,7 @@ class GitSource:
                             part_given = True
                             yield rest[0], piece
                         part_given = False
-                        del rest[0]
+                        rest.popleft()
                 return
             except CommandFailed as failure:
                 if last_try:
@@ -148,7 +151,7 @@ class GitSource:
         return parse_refs(output.decode("utf-8", "replace"))
 
     def _mirror(self, repository: Repository) -> Mirror:
-        digest = hashlib.sha256(f"{self._place.url}\0{repository.project}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self._url}\0{repository.project}".encode()).hexdigest()
         return Mirror(self._cache / digest[:32], self._git, repository, fetch_timeout=self._fetch_timeout)
 
     def _read(self, repository: Repository, commit: str, job: Job, read: Callable[[Path], T]) -> T:

@@ -151,12 +151,12 @@ class GitStream:
     def until(self, end: bytes, most: int) -> bytes | None:
         """Return what comes before the next `end`; None if the command said nothing more.
 
-        Raises `EOFError` where the output stops before `end`, and `ValueError` where that is not within `most` bytes.
+        Raises `EOFError` where the output stops before `end`, `CommandFailed` where that is not within `most` bytes.
         """
         start = 0
         while (found := self._buffer.find(end, start)) < 0:
             if len(self._buffer) > most:
-                raise ValueError
+                raise CommandFailed(["git"], 0, [f"a name is longer than {most} bytes"])
             start = max(0, len(self._buffer) - len(end) + 1)
             if not self._more():
                 if self._buffer:

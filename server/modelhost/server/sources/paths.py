@@ -109,7 +109,7 @@ def check_link(path: str, links: Mapping[str, str]) -> None:
 
 def near(name: str, names: Iterable[str]) -> str:
     """Return the end of a sentence with the names most like `name`, or nothing: `; is "data/x" meant?`."""
-    candidates = list(itertools.islice(names, NEAR_NAMES_FROM))
+    candidates = list(dict.fromkeys(itertools.islice(names, NEAR_NAMES_FROM)))
     last = name.rpartition("/")[2]
     same = [each for each in candidates if each != name and each.rpartition("/")[2] == last]
     best = list(dict.fromkeys([*same[:3], *difflib.get_close_matches(name, candidates, n=3)]))[:3]
@@ -145,7 +145,7 @@ def _below(entries: Sequence[TreeEntry], directory: str) -> list[Chosen]:
 
 def _named(inside: Sequence[Chosen], wanted: Sequence[str]) -> list[Chosen]:
     names = {*wanted, MODEL_CONFIG}
-    found: set[str] = {MODEL_CONFIG}
+    found: set[str] = set()
     chosen = []
     for each in inside:
         meant = names.intersection((each.path, *_ancestors(each.path)))
@@ -158,7 +158,7 @@ def _named(inside: Sequence[Chosen], wanted: Sequence[str]) -> list[Chosen]:
                 ErrorReason.ERROR_REASON_PATH_NOT_FOUND,
                 'the commit has no file or directory "{path}"{near}',
                 path=shown(path),
-                near=near(path, dict.fromkeys(p for each in inside for p in (each.path, *_ancestors(each.path)))),
+                near=near(path, (name for each in inside for name in (each.path, *_ancestors(each.path)))),
             )
     return chosen
 

@@ -114,7 +114,7 @@ class SnapshotStore:
         root = self._home(digest) / "files"
         problems = [f'"{shown(file.path)}" {problem}' for file in files if (problem := _difference(root, file))]
         expected = {file.path for file in files} | set(folders(file.path for file in files))
-        present = {os.path.relpath(path, root) for path in _walk(root)}
+        present = {str(path.relative_to(root)) for path in root.rglob("*")}
         return problems + [f'"{shown(path)}" does not belong to it' for path in sorted(present - expected)]
 
     def copy_to(self, digest: str, destination: Path) -> None:
@@ -271,12 +271,6 @@ def _difference(root: Path, file: SnapshotFile) -> str:
         return "" if same else "has other bytes"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Every file, link and folder below `root`."""
-    for folder, folders_in_it, files in os.walk(root):
-        yield from (os.path.join(folder, name) for name in (*folders_in_it, *files))
 
 
 def _sync(temporary: Path, files: Sequence[SnapshotFile], job: Job) -> None:

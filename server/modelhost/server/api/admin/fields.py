@@ -6,7 +6,6 @@ from modelhost.server.api import convert, names
 from modelhost.server.control import settings as settings_rules
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.resources import ModelSettings, ModelSource
-from modelhost.server.sources.paths import check_relative
 from modelhost.v1 import deployment_pb2 as pb
 
 DESCRIPTION_LIMIT = 500
@@ -35,10 +34,10 @@ def _source(message: pb.ModelSource) -> ModelSource:
         raise InvalidRequest("deployment.source.ref", "{ref} is no branch, tag or commit", ref=repr(source.ref[:80]))
     for name, path in (("project", source.project), ("directory", source.directory)):
         if path:
-            check_relative(path, f"deployment.source.{name}")
+            settings_rules.check_path(path, f"deployment.source.{name}")
     _check_count(source.paths, "deployment.source.paths")
     for path in source.paths:
-        check_relative(path, "deployment.source.paths")
+        settings_rules.check_path(path, "deployment.source.paths")
     return source
 
 

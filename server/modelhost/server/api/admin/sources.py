@@ -1,25 +1,18 @@
 """Data sources: register, test, look around."""
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
-
-from modelhost.envs import Job
 from modelhost.server.api import convert, names, paging
 from modelhost.server.api.call import Call
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.control.deployments import check_etag
+from modelhost.server.control.settings import check_path
 from modelhost.server.control.sources import Sources
 from modelhost.server.errors import DomainError, InvalidRequest, reason_name
 from modelhost.server.resources import DataSource
-from modelhost.server.sources.paths import check_relative
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import data_source_pb2 as pb
 
 DESCRIPTION_LIMIT = 100
-
-T = TypeVar("T")
 
 
 class DataSourceMethods:
@@ -80,7 +73,7 @@ class DataSourceMethods:
         source = self._sources.open(await self._sources.get(names.parse(request.name, names.DATA_SOURCES)))
         project = _project(request.project)
         try:
-            report = await _in_thread(lambda job: source.test(project, job))
+            report = await self._sources.ask(lambda job: source.test(project, job))
         except DomainError as error:
             message = f"{error.message}. {error.hint}" if error.hint else error.message
             return pb.TestDataSourceResponse(ok=False, message=message, reason=reason_name(error.reason))
@@ -95,7 +88,7 @@ class DataSourceMethods:
         project = _project(request.project)
         listing = f"refs {request.data_source} {project} {request.prefix}"
         after = paging.key_in(request.page_token, listing)
-        found = await _in_thread(lambda job: source.refs(project, job))
+        found = await self._sources.ask(lambda job: source.refs(project, job))
         keyed = sorted((f"{ref.name}\0{ref.is_tag:d}", ref) for ref in found if ref.name.startswith(request.prefix))
         rest = [(key, ref) for key, ref in keyed if key > after][: size + 1]
         return pb.ListRefsResponse(
@@ -107,14 +100,14 @@ class DataSourceMethods:
         """List the files of a commit."""
         size = paging.page_size(request.page_size)
         source = self._sources.open(await self._source(request.data_source))
-        project, directory = _project(request.project), request.directory.strip("/")
+        project, directory = _project(request.project), request.directory.rstrip("/")
         if directory:
-            check_relative(directory, "directory")
+            check_path(directory, "directory")
         listing = f"files {request.data_source} {project} {request.ref} {directory}"
         commit, _, after = paging.key_in(request.page_token, listing).partition(" ")
         if not commit:  # later pages stay with the commit of the first
-            commit = await _in_thread(lambda job: source.resolve(project, request.ref, job))
-        tree = await _in_thread(lambda job: source.tree(project, commit, job))
+            commit = await self._sources.ask(lambda job: source.resolve(project, request.ref, job))
+        tree = await self._sources.ask(lambda job: source.tree(project, commit, job))
         below = f"{directory}/" if directory else ""
         rest = sorted((e for e in tree if e.path.startswith(below) and e.path > after), key=lambda e: e.path)[
             : size + 1
@@ -130,17 +123,7 @@ class DataSourceMethods:
 
 
 def _project(project: str) -> str:
-    project = project.strip("/")
+    project = project.rstrip("/")
     if project:
-        check_relative(project, "project")
+        check_path(project, "project")
     return project
-
-
-async def _in_thread(function: Callable[[Job], T]) -> T:
-    """Do blocking work on a thread; a caller that goes away ends it."""
-    job = Job()
-    try:
-        return await asyncio.to_thread(function, job)
-    except asyncio.CancelledError:
-        job.cancel()
-        raise

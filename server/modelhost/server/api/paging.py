@@ -19,7 +19,8 @@ def page_size(asked: int, *, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) 
 
 def token(listing: str, key: str) -> str:
     """An opaque token for the page after `key`; `listing` names the list and its filters."""
-    return base64.urlsafe_b64encode(f"{listing}\0{key}".encode()).decode()
+    # Keys are names of files, too, and these need not be UTF-8.
+    return base64.urlsafe_b64encode(f"{listing}\0{key}".encode(errors="surrogateescape")).decode()
 
 
 def key_in(page_token: str, listing: str) -> str:
@@ -27,7 +28,8 @@ def key_in(page_token: str, listing: str) -> str:
     if not page_token:
         return ""
     try:
-        found, separator, key = base64.b64decode(page_token, b"-_", validate=True).decode().partition("\0")
+        plain = base64.b64decode(page_token, b"-_", validate=True).decode(errors="surrogateescape")
+        found, separator, key = plain.partition("\0")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         found = separator = key = ""
     if not separator or found != listing:

@@ -1,4 +1,4 @@
-"""What runs inside a model's own interpreter, and the launcher that starts it. Files, not a library: see PROTOCOL.md."""
+"""What runs inside a model's own interpreter, and what starts it: files, not a library. See PROTOCOL.md."""
 
 from pathlib import Path
 

@@ -1,0 +1,204 @@
+"""A worker at the end of a link, for tests: starts one under any interpreter and speaks PROTOCOL.md with it.
+
+with WorkerProcess([python, PYTHON_WORKER]) as worker:
+    assert worker.load(root=folder).type == "loaded"
+    assert worker.call({"x": 1}).value == 2
+"""
+
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+_PREFIX = struct.Struct("<IQ")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the worker sent: `frame.type`, `frame["reason"]`, the body as bytes and, decoded from JSON, as `value`."""
+
+    header: dict[str, Any]
+    body: bytes
+
+    def __getitem__(self, name: str) -> Any:
+        return self.header[name]
+
+    @property
+    def type(self) -> str:
+        return self.header["type"]
+
+    @property
+    def value(self) -> Any:
+        assert self.type == "result", self.header
+        return json.loads(self.body)
+
+
+class LinkEnded(Exception):
+    """The worker closed the link or died instead of answering; its exit code and its stderr are the message."""
+
+
+class WorkerProcess:
+    """A running worker, greeted and killed by the context manager; stdout and stderr are kept in files.
+
+    `{link}` in a word of `argv` stands for the link's descriptor.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        protocol: int = 1,
+        timeout: float = 30.0,
+    ) -> None:
+        self._argv = [str(word) for word in argv]
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": tempfile.gettempdir(),
+            "LANG": "C.UTF-8",
+            "PYTHONIOENCODING": "utf-8",
+            "PYTHONUNBUFFERED": "1",
+            **(env or {}),
+        }
+        self._cwd = cwd
+        self._protocol = protocol
+        self._timeout = timeout
+        self._calls = 0
+        self.token = secrets.token_hex(16)
+
+    def __enter__(self) -> Self:
+        self.link, theirs = socket.socketpair()
+        self.link.settimeout(self._timeout)
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        with theirs:
+            link = {"MODELHOST_LINK": f"fd:{theirs.fileno()}", "MODELHOST_LINK_TOKEN": self.token}
+            self.process = subprocess.Popen(
+                [word.replace("{link}", str(theirs.fileno())) for word in self._argv],
+                env={**self._env, **link},
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=self._out,
+                stderr=self._err,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        try:
+            self.hello = self.read()
+            self.send({"type": "welcome", "protocol": self._protocol, "features": []})
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.link.close()
+        # The whole group: a model may have left children behind. The worker is not reaped before, so that the
+        # number cannot be anyone else's.
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._out.close()
+        self._err.close()
+
+    # ---- the conversation
+
+    def load(self, **fields: Any) -> Frame:
+        """Sends LOAD; `root` is needed, the rest has the defaults of a Python model."""
+        defaults = {"main_file": "main.py", "function": "predict", "working_dir": ".", "import_paths": []}
+        fields["root"] = str(fields["root"])
+        self.loaded = self._ask({"type": "load", **defaults, "text": "unicode", "unbox": False, **fields})
+        return self.loaded
+
+    def call(self, parameters: Any, *, batch: bool = False) -> Frame:
+        return self.call_raw(json.dumps(parameters).encode(), batch=batch)
+
+    def call_raw(self, body: bytes, *, batch: bool = False) -> Frame:
+        return self._ask({"type": "call", "batch": batch}, body)
+
+    def ping(self) -> Frame:
+        self.send({"type": "ping"})
+        return self.read()
+
+    def stop(self) -> int:
+        """Sends STOP; the exit code."""
+        self.send({"type": "stop"})
+        return self.wait()
+
+    def hang_up(self) -> int:
+        """Ends the stream, as a dying server does; the exit code."""
+        self.link.shutdown(socket.SHUT_WR)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, or -N after signal N. Leaves the process to be reaped by `__exit__`."""
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            ended, _, _ = select.select([pidfd], [], [], self._timeout)
+        finally:
+            os.close(pidfd)
+        assert ended, f"the worker does not end; stderr: {self.stderr}"
+        status = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        assert status is not None
+        return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+    # ---- what the worker and its model wrote
+
+    @property
+    def stdout(self) -> str:
+        return self._text(self._out.fileno())
+
+    @property
+    def stderr(self) -> str:
+        return self._text(self._err.fileno())
+
+    def stdout_with(self, text: str) -> str:
+        """stdout as soon as `text` is in it."""
+        deadline = time.monotonic() + self._timeout
+        while text not in self.stdout:
+            assert time.monotonic() < deadline, f"{text!r} never came; stdout: {self.stdout!r}"
+            time.sleep(0.01)
+        return self.stdout
+
+    @staticmethod
+    def _text(descriptor: int) -> str:
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
+
+    # ---- frames
+
+    def send(self, header: dict[str, Any], body: bytes = b"") -> None:
+        encoded = json.dumps(header).encode()
+        self.link.sendall(_PREFIX.pack(len(encoded), len(body)) + encoded + body)
+
+    def read(self) -> Frame:
+        header_length, body_length = _PREFIX.unpack(self._receive(_PREFIX.size))
+        header = json.loads(self._receive(header_length))
+        return Frame(header, self._receive(body_length))
+
+    def _ask(self, header: dict[str, Any], body: bytes = b"") -> Frame:
+        self._calls += 1
+        self.send({**header, "id": self._calls}, body)
+        answer = self.read()
+        assert answer["id"] == self._calls, answer.header
+        return answer
+
+    def _receive(self, length: int) -> bytes:
+        received = bytearray()
+        while len(received) < length:
+            try:
+                chunk = self.link.recv(min(length - len(received), 1 << 20))
+            except ConnectionResetError:
+                chunk = b""
+            if not chunk:
+                raise LinkEnded(f"exit code {self.wait()}; stderr: {self.stderr}")
+            received += chunk
+        return bytes(received)

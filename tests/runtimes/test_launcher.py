@@ -1,0 +1,179 @@
+"""What the launcher hands to a worker's program, and what it says when it cannot."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from modelhost.runtimes import LAUNCHER, PYTHON_WORKER
+
+from tests.runtimes.link import WorkerProcess
+
+LAUNCH = [sys.executable, "-I", "-S", str(LAUNCHER)]
+
+
+@pytest.fixture
+def link() -> Iterator[int]:
+    """A descriptor for the program to inherit."""
+    reading, writing = os.pipe()
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.fixture
+def launch(link):
+    """Runs a program through the launcher, to its end."""
+
+    def launch(*program: str, descriptors=(), preparation="pass", **spec) -> subprocess.CompletedProcess[str]:
+        spec = {"parent": os.getpid(), "link": link, "open_files": 256, **spec}
+        argv = [*LAUNCH, *[f"{name}={value}" for name, value in spec.items()], "--", *program]
+        # A Python in between, which can do to itself what a server may have done.
+        between = f"import os, resource, signal, sys; {preparation}; os.execv(sys.argv[1], sys.argv[1:])"
+        return subprocess.run(
+            [sys.executable, "-I", "-S", "-c", between, *argv],
+            pass_fds=[link, *descriptors],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return launch
+
+
+def status(launch, field: str, **options) -> str:
+    lines = launch("/bin/cat", "/proc/self/status", **options).stdout.splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith(field + ":"))
+
+
+# ---- what the program finds
+
+
+def test_the_program_gets_its_arguments_environment_and_folder(launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_VARIABLE", "välue")
+    monkeypatch.chdir(tmp_path)
+    done = launch("/bin/sh", "-c", 'echo "$0|$1|$MODEL_VARIABLE|$PWD"; exit 5', "a b", "--")
+    assert done.stdout == f"a b|--|välue|{tmp_path}\n"
+    assert done.returncode == 5
+
+
+def test_only_the_link_and_the_standard_descriptors_are_open(launch, link):
+    other, inheritable = os.pipe()
+    descriptors = launch("/bin/ls", "/proc/self/fd", descriptors=[other, inheritable]).stdout.split()
+    os.close(other)
+    os.close(inheritable)
+    listing = next(fd for fd in map(str, range(3, 9)) if fd != str(link))  # the one that ls itself has open
+    assert sorted(descriptors) == sorted({"0", "1", "2", str(link), listing})
+
+
+def test_programs_cannot_gain_privileges(launch):
+    assert status(launch, "NoNewPrivs") == "1"
+
+
+def test_there_are_no_core_files_and_so_many_open_ones(launch):
+    lines = launch("/bin/cat", "/proc/self/limits", open_files=123).stdout.splitlines()
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max open files"] == ["123", "123"]
+
+
+def test_the_limit_of_open_files_is_never_above_the_servers_own(launch):
+    lower = "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))"
+    assert launch("/bin/sh", "-c", "ulimit -n", preparation=lower, open_files=100_000).stdout == "200\n"
+
+
+def test_files_of_the_program_are_private(launch):
+    assert launch("/bin/sh", "-c", "umask").stdout == "0077\n"
+
+
+def test_a_worker_may_be_less_urgent_than_the_server(launch):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert int(launch("/usr/bin/nice").stdout) == own
+    assert int(launch("/usr/bin/nice", nice=3).stdout) == min(own + 3, 19)
+
+
+def test_signals_are_as_they_are_at_first_whatever_the_server_did_with_them(launch):
+    ignored = (
+        "[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 10, 13, 15, 17, 25, 40)];"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [1, 15])"
+    )
+    assert int(status(launch, "SigIgn", preparation=ignored), 16) == 0
+    assert int(status(launch, "SigBlk", preparation=ignored), 16) == 0
+
+
+# ---- the death of the server
+
+
+def test_the_program_dies_with_the_process_that_launched_it(link):
+    server = """
+import os, subprocess, sys
+spec = sys.argv[1].format(parent=os.getpid()).split("|")
+print(subprocess.Popen(spec, pass_fds=[int(sys.argv[2])]).pid, flush=True)
+sys.stdin.read()
+"""
+    spec = "|".join([*LAUNCH, "parent={parent}", f"link={link}", "open_files=64", "--", "/bin/cat", "/dev/ptmx"])
+    command = [sys.executable, "-c", server, spec, str(link)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[link]) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        ended = os.pidfd_open(worker)
+        launcher_done = Path(f"/proc/{worker}/comm")
+        while launcher_done.read_text() != "cat\n":
+            select.select([ended], [], [], 0.01)
+        process.kill()
+        assert select.select([ended], [], [], 30)[0]
+        os.close(ended)
+
+
+def test_a_server_that_is_gone_before_the_launch_is_noticed(launch):
+    done = launch("/bin/true", parent=1)
+    assert (done.returncode, done.stderr) == (72, "modelhost launcher: die_with_parent: OSError: process 1 is gone\n")
+
+
+# ---- steps that fail
+
+
+@pytest.mark.parametrize(
+    ("spec", "step"),
+    [
+        ({"link": 77}, "close_descriptors"),
+        ({"link": "x"}, "close_descriptors"),
+        ({"open_files": "many"}, "limits"),
+        ({"nice": "very"}, "priority"),
+    ],
+)
+def test_a_step_that_fails_is_named(launch, spec, step):
+    done = launch("/bin/true", **spec)
+    assert done.returncode == 72
+    assert done.stderr.startswith(f"modelhost launcher: {step}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_program_that_is_not_there_is_named(launch):
+    done = launch("/no/such/program")
+    assert done.returncode == 72
+    assert done.stderr == "modelhost launcher: execute: FileNotFoundError: [Errno 2] No such file or directory\n"
+
+
+@pytest.mark.parametrize("words", [[], ["parent=1"], ["parent", "--", "/bin/true"], ["parent=1", "--"]])
+def test_arguments_that_make_no_sense_are_told(words):
+    done = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 72
+    assert done.stderr.startswith("modelhost launcher: ")
+    assert done.stderr.count("\n") == 1
+
+
+# ---- together
+
+
+def test_a_worker_runs_behind_the_launcher(interpreter, write, root):
+    write("import signal\ndef predict(parameters):\n    return [parameters, signal.getsignal(signal.SIGINT) != 0]\n")
+    spec = [f"parent={os.getpid()}", "link={link}", "open_files=256"]
+    with WorkerProcess([*LAUNCH, *spec, "--", interpreter.path, PYTHON_WORKER]) as worker:
+        assert worker.hello["pid"] == worker.process.pid
+        assert worker.load(root=root).type == "loaded"
+        assert worker.call("hello").value == ["hello", True]
+        assert worker.stop() == 0

@@ -29,8 +29,10 @@ _MODULES = (
 )
 
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core would write to stderr what we report ourselves
+
+
 def __getattr__(name: str) -> object:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes to stderr what we report ourselves
     for module in _MODULES:
         if (found := getattr(import_module(module), name, None)) is not None:
             globals()[name] = found

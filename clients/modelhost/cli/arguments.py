@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from modelhost.cli.completion import complete_deployment
 
 DeploymentName = Annotated[

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.errors import CommandError, ExitCode, usage
 from modelhost.cli.output import Output

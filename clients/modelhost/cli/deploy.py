@@ -4,12 +4,14 @@
 files, or the default, says. `update` changes what it names and leaves the rest.
 """
 
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from modelhost.cli import api, modelfile
 from modelhost.cli.arguments import DeploymentName, NoWait
 from modelhost.cli.connection import DEFAULT_ADDRESS, Session
@@ -50,8 +52,9 @@ def deploy(
 ) -> None:
     """Host a model, or update a hosted one, and follow until it runs.
 
-    The files come from the data source, at a commit; never from DIR. A modelhost.toml in DIR says which: its `name` and
-    `[source]` are read here, and options override them. Its other settings are read by the server, from the commit.
+    The files come from the data source, at a commit; never from DIR. A modelhost.toml in DIR says which: its `name`,
+    `description` and `[source]` are read here, and options override them. Its other settings are read by the server,
+    from the commit.
 
     If the deployment exists, it is updated: what was set before and is not set now is reset. While it runs, the old
     revision serves until the new one is loaded.
@@ -64,21 +67,23 @@ def deploy(
       modelhost deploy --name churn --source models --runtime python3.6
     """
     file = modelfile.read(model_dir)
-    name = name or (file.name if file else None)
+    if file:
+        name = name or file.name
+        description = file.description if description is None else description
     wanted = _with_file(session, model_dir, file, source)
     if not name or not wanted.source:
         raise _incomplete(model_dir, file, name)
     wish = api.Deployment(name=f"deployments/{name}", description=description or "")
     wish.source.CopyFrom(wanted.given()[0])
     wish.settings.CopyFrom(settings.given()[0])
-    deployment, created = _create_or_update(session, name, wish, validate_only=validate_only)
+    deployment, done = _create_or_update(session, name, wish, validate_only=validate_only)
     if validate_only:
-        finish(session, deployment, f"{name} can be {'created' if created else 'updated'}; nothing was changed")
+        finish(session, deployment, f"{name} can be {done}; nothing was changed")
         return
     if no_start:
-        finish(session, deployment, f"{name} {'created' if created else 'updated'}, {deployment_state(deployment)}")
+        finish(session, deployment, f"{name} {done}, {deployment_state(deployment)}")
         return
-    _bring_up(session, deployment, created=created, wait=not no_wait, quiet=quiet)
+    _bring_up(session, deployment, done=done, wait=not no_wait, quiet=quiet)
 
 
 @verb
@@ -101,10 +106,12 @@ def update(
 ) -> None:
     """Change settings or source of a deployment, leave the rest.
 
-    A branch is resolved to its newest commit again. A running deployment is followed until it runs as changed; the old
-    revision serves until the new one is loaded.
+    A branch is resolved to its newest commit again, also if nothing else is named. A running deployment is followed
+    until it runs as changed; the old revision serves until the new one is loaded. One that failed is started again, one
+    that is stopped stays so.
 
     Examples:
+      modelhost update churn
       modelhost update churn --ref v1.3
       modelhost update churn --call-timeout 5m --env MODE=fast
       modelhost update churn --reset function
@@ -117,24 +124,28 @@ def update(
     if description is not None:
         wish.description = description
         paths.append("description")
-    if not paths:
-        hint = f"for the newest commit of a branch: modelhost update {name} --ref main"
-        raise usage("nothing to change was named", hint)
     before = session.admin.GetDeployment(api.GetDeploymentRequest(name=name))
+    if not paths:
+        wish.source.CopyFrom(before.source)
+        paths.append("source")
     deployment = session.admin.UpdateDeployment(
         api.UpdateDeploymentRequest(deployment=wish, update_mask=_mask(paths), validate_only=validate_only)
     )
     if validate_only:
         finish(session, deployment, f"{short(name)} can be updated; nothing was changed")
-    elif no_wait or deployment.target_revision == before.target_revision or not _is_up(deployment):
+    elif deployment.target_revision == before.target_revision or deployment.state == api.Deployment.STATE_STOPPED:
         finish(session, deployment, f"{short(name)} updated, {deployment_state(deployment)}")
     else:
-        announce(session, follow_to_end(session, deployment, quiet=quiet))
+        _bring_up(session, deployment, done="updated", wait=not no_wait, quiet=quiet)
 
 
 def _setting(name: str) -> str:
+    """Return the path of a setting within the settings: `limits.call_timeout` of `call-timeout`."""
     path = name.replace("-", "_")
-    return f"limits.{path}" if path in api.Limits.DESCRIPTOR.fields_by_name else path
+    settings, limits = api.ModelSettings.DESCRIPTOR.fields_by_name, api.Limits.DESCRIPTOR.fields_by_name
+    if path not in settings and path not in limits:
+        raise usage(f"--reset: there is no setting {name!r}", f"it is one of {', '.join([*settings, *limits])}")
+    return f"limits.{path}" if path in limits else path
 
 
 def _with_file(session: Session, directory: Path, file: modelfile.ModelFile | None, flags: SourceFlags) -> SourceFlags:
@@ -156,7 +167,9 @@ def _with_file(session: Session, directory: Path, file: modelfile.ModelFile | No
         more = f" and {len(git.uncommitted) - 3} more" if len(git.uncommitted) > 3 else ""
         session.out.warn(f"not committed, so not what is deployed: {names}{more}")
     if merged.directory is None and git.prefix:
-        session.out.note(f"--directory {git.prefix}, where {modelfile.FILE_NAME} lies in its Git repository")
+        session.out.note(
+            f"the model's root is {git.prefix}, where {modelfile.FILE_NAME} lies; --directory sets another"
+        )
         return replace(merged, directory=git.prefix)
     return merged
 
@@ -170,14 +183,14 @@ def _incomplete(directory: Path, file: modelfile.ModelFile | None, name: str | N
 
 def _create_or_update(
     session: Session, name: str, wish: "api.Deployment", *, validate_only: bool
-) -> "tuple[api.Deployment, bool]":
-    """Return the deployment as it is stored, and whether it is new."""
+) -> "tuple[api.Deployment, str]":
+    """Return the deployment as it is stored, and whether it was `created` or `updated`."""
     try:
         existing = session.admin.GetDeployment(api.GetDeploymentRequest(name=name))
     except api.NotFound:
         request = api.CreateDeploymentRequest(deployment_id=name, deployment=wish, validate_only=validate_only)
         request.deployment.ClearField("name")
-        return session.admin.CreateDeployment(request), True
+        return session.admin.CreateDeployment(request), "created"
     dropped = [
         field.name
         for field, _ in existing.settings.ListFields()
@@ -187,17 +200,17 @@ def _create_or_update(
         session.out.note(f"was set before and is not set now: {', '.join(dropped)}; `modelhost update` would keep it")
     paths = ["source", "settings", *(["description"] if wish.description else [])]
     change = api.UpdateDeploymentRequest(deployment=wish, update_mask=_mask(paths), validate_only=validate_only)
-    return session.admin.UpdateDeployment(change), False
+    return session.admin.UpdateDeployment(change), "updated"
 
 
-def _bring_up(session: Session, deployment: "api.Deployment", *, created: bool, wait: bool, quiet: bool) -> None:
+def _bring_up(session: Session, deployment: "api.Deployment", *, done: str, wait: bool, quiet: bool) -> None:
     name = short(deployment.name)
     since = None
     if not _is_up(deployment):
         deployment = session.admin.StartDeployment(api.StartDeploymentRequest(name=deployment.name))
         since = deployment.update_time
     if not wait:
-        finish(session, deployment, f"{name} {'created' if created else 'updated'}, {deployment_state(deployment)}")
+        finish(session, deployment, f"{name} {done}, {deployment_state(deployment)}")
         session.out.note(f"follow on with {following_on(name)}")
         return
     announce(session, follow_to_end(session, deployment, since=since, quiet=quiet))
@@ -236,6 +249,8 @@ def announce(session: Session, last: Sighting) -> None:
         facts.append(f"built in {elapsed(took / 1e9)}")
     session.out.line(f"{name} is running: {', '.join(facts)}", style="green")
     session.out.line(f"service {short(deployment.service)}")
-    address = "" if session.address == DEFAULT_ADDRESS else f" --address {session.address}"
+    default = os.environ.get("MODELHOST_ADDRESS") or DEFAULT_ADDRESS
+    address = "" if session.address == default else f" --address {session.address}"
     example = revision.settings.test_call.parameters_json or "{}"
-    session.out.line(f"\n  modelhost predict {name} {shlex.quote(example)}{address}")
+    session.out.line()
+    session.out.line(f"  modelhost predict {name} {shlex.quote(example)}{address}")

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.arguments import DeploymentName, NoWait
 from modelhost.cli.connection import Session
@@ -12,9 +13,11 @@ from modelhost.cli.deploy import announce, finish
 from modelhost.cli.errors import CommandError, ExitCode
 from modelhost.cli.flags import verb
 from modelhost.cli.follow import interruptible
+from modelhost.cli.output import Cell
 from modelhost.cli.paging import whole
 from modelhost.cli.progress import follow_to_end
-from modelhost.cli.render import deployment_state, moment, short, source_words, styled
+from modelhost.cli.render import deployment_state, moment, reason_name, short, source_words, styled
+from modelhost.cli.streams import received
 
 
 @verb
@@ -32,9 +35,9 @@ def list_(session: Session) -> None:
     rows = [
         (
             short(deployment.name),
-            styled(deployment_state(deployment)),
+            _state(deployment),
             str(deployment.active_revision or ""),
-            str(deployment.observed.live_workers),
+            str(deployment.observed.live_workers or ""),
             short(deployment.service),
             source_words(deployment.source),
             moment(deployment.update_time),
@@ -46,6 +49,11 @@ def list_(session: Session) -> None:
         rows,
         empty="no deployments yet: `modelhost deploy --help` shows how to make one",
     )
+
+
+def _state(deployment: "api.Deployment") -> Cell:
+    state = deployment_state(deployment)
+    return styled(f"{state} ({reason_name(deployment.failure)})" if deployment.HasField("failure") else state)
 
 
 @verb
@@ -89,8 +97,8 @@ def stop(session: Session, name: DeploymentName, no_wait: NoWait = False) -> Non
 
 def _wait_until_stopped(session: Session, deployment: "api.Deployment") -> "api.Deployment":
     name = short(deployment.name)
-    with interruptible(name, "stopping"), _busy(session, f"{name}: calls under way are being finished"):
-        for answer in session.admin.WatchDeployment(api.WatchDeploymentRequest(name=deployment.name)):
+    with interruptible(name), _busy(session, f"{name}: calls under way are being finished"):
+        for answer in received(session.admin.WatchDeployment, api.WatchDeploymentRequest(name=deployment.name)):
             deployment = answer.deployment
             if deployment.state != api.Deployment.STATE_STOPPING:
                 break
@@ -125,9 +133,9 @@ def delete(
 
 def _wait_until_gone(session: Session, deployment: "api.Deployment") -> None:
     name = short(deployment.name)
-    with interruptible(name, "being deleted"), _busy(session, f"{name}: its workers are being ended"):
+    with interruptible(name), _busy(session, f"{name}: its workers are being ended"):
         try:
-            for answer in session.admin.WatchDeployment(api.WatchDeploymentRequest(name=deployment.name)):
+            for answer in received(session.admin.WatchDeployment, api.WatchDeploymentRequest(name=deployment.name)):
                 if answer.deployment.uid != deployment.uid:  # somebody was quick to use the name again
                     break
         except api.NotFound:

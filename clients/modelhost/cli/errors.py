@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import typer
+
 from modelhost.cli import api
 
 
@@ -37,25 +38,16 @@ EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
-# What to do next, for errors of the server that do not say so themselves.
+# What to do next, where the server's own message does not say so.
 _HINTS: Mapping[str, str] = {
-    "DEPLOYMENT_NOT_FOUND": "`modelhost list` shows what there is",
-    "DEPLOYMENT_EXISTS": "to change it: `modelhost update NAME`, or `modelhost deploy` again",
     "SERVICE_NOT_FOUND": "`modelhost list` shows what there is",
-    "SERVICE_NOT_RUNNING": "start it with `modelhost start NAME`",
-    "REVISION_NOT_FOUND": "`modelhost show NAME` lists its revisions",
-    "DATA_SOURCE_NOT_FOUND": "`modelhost source list` shows what there is, `modelhost source add NAME URL` adds one",
     "DATA_SOURCE_EXISTS": "to change it, delete it and add it again; its deployments must be deleted before",
-    "DATA_SOURCE_IN_USE": "`modelhost list` shows the deployments, `modelhost delete NAME` deletes one",
     "SOURCE_UNREACHABLE": "`modelhost source test NAME` tries again",
-    "PROJECT_NOT_FOUND": "give the project's path within the data source with --project",
     "REF_NOT_FOUND": "`modelhost source refs NAME` lists the branches and tags",
     "PATH_NOT_FOUND": "`modelhost source files NAME` lists the files",
-    "RUNTIME_NOT_FOUND": "`modelhost runtimes` lists those of the server's host",
-    "RUNTIME_UNUSABLE": "`modelhost runtimes` says what it lacks",
-    "MODEL_RAISED": "`modelhost logs NAME --run` has the traceback",
-    "WORKER_DIED": "`modelhost logs NAME --run` has its last words",
-    "MODEL_TIMED_OUT": "`modelhost update NAME --call-timeout 5m` gives it longer",
+    "MODEL_RAISED": "`modelhost logs {deployment} --run` has the traceback",
+    "WORKER_DIED": "`modelhost logs {deployment} --run` has its last words",
+    "MODEL_TIMED_OUT": "`modelhost update {deployment} --call-timeout 5m` would give it longer",
     "DEADLINE_EXCEEDED": "--timeout gives it longer",
     "ETAG_MISMATCH": "somebody else changed it at the same moment: try again",
 }
@@ -148,4 +140,4 @@ def _hint(error: "api.ModelHostError") -> str:
         return f"try again in {error.retry_after:g} s"
     if isinstance(error, api.Unreachable) and not error.reason:
         return "is it running there? `modelhost serve` starts one here; --address or MODELHOST_ADDRESS says where it is"
-    return _HINTS.get(error.reason, "")
+    return _HINTS.get(error.reason, "").format(deployment=error.metadata.get("deployment", "NAME"))

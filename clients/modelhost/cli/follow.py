@@ -1,27 +1,27 @@
 """Following a deployment until its target revision runs, or cannot.
 
-Two streams are read at once, the deployment's changes and the revision's build log, each by a thread of its own that
-puts what it gets into one queue. Whoever follows reads the queue in the main thread, where Ctrl-C arrives.
+Two streams are read as one: the deployment's changes and the revision's build log.
 """
 
 import queue
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelhost.cli import api
 from modelhost.cli.errors import CommandError, ExitCode
 from modelhost.cli.render import reason_name, short
+from modelhost.cli.streams import End, Streams
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
+
     from modelhost.client.client import Admin
 
 _LAST_LINES_GRACE = 2.0
-"""Seconds that the log's stream gets to end after the deployment is there where it should be."""
+"""Seconds that the log's stream gets to end after the deployment is where it should be."""
 
 
 @dataclass(frozen=True)
@@ -39,87 +39,46 @@ class Line:
     entry: "api.LogEntry"
 
 
-@dataclass(frozen=True)
-class _End:
-    """A stream has ended, maybe with an error."""
+def follow(admin: "Admin", name: str, revision: int, since: "Timestamp | None" = None) -> "Iterator[Sighting | Line]":
+    """Yield sightings and lines; the last one is a sighting for which `is_settled`.
 
-    of_log: bool
-    error: Exception | None = None
-
-
-class Follower:
-    """What happens to a deployment until `revision` is up or has failed.
-
-    Log lines before `since` are left out: they are of an earlier start of the same revision.
+    Log lines before `since` are left out: they are of an earlier start of the same revision. Raises ModelHostError if
+    the deployment can no longer be watched, CommandError if somebody sends it another way.
     """
+    log = api.TailLogRequest(deployment=name, kind=api.LOG_KIND_BUILD, revision=revision)
+    with Streams() as streams:
+        streams.open("watch", admin.WatchDeployment, api.WatchDeploymentRequest(name=name))
+        streams.open("log", admin.TailLog, log)
+        yield from _events(streams, name, revision, since.ToNanoseconds() if since else 0)
 
-    def __init__(self, admin: "Admin", name: str, revision: int, since: "Timestamp | None" = None) -> None:
-        self._admin = admin
-        self._name = name
-        self._revision = revision
-        self._since = since.ToNanoseconds() if since else 0
-        self._queue: queue.SimpleQueue[Sighting | Line | _End] = queue.SimpleQueue()
-        self.last: Sighting | None = None
-        """The newest sighting."""
 
-    def __iter__(self) -> "Iterator[Sighting | Line]":
-        """Yield sightings and lines; the end is a sighting for which `is_settled`.
-
-        Raises ModelHostError if the deployment can no longer be watched, CommandError if it goes another way.
-        """
-        watch = self._admin.WatchDeployment(api.WatchDeploymentRequest(name=self._name))
-        log = self._admin.TailLog(
-            api.TailLogRequest(deployment=self._name, kind=api.LOG_KIND_BUILD, revision=self._revision)
-        )
-        for stream, of_log in ((watch, False), (log, True)):
-            threading.Thread(target=self._pump, args=(stream, of_log), daemon=True).start()
+def _events(streams: Streams, name: str, revision: int, since: int) -> "Iterator[Sighting | Line]":
+    settled: Sighting | None = None
+    deadline: float | None = None
+    log_ended = False
+    while not (settled and log_ended):
         try:
-            yield from self._events()
-        finally:
-            watch.cancel()
-            log.cancel()
-
-    def _pump(self, stream: Any, of_log: bool) -> None:
-        try:
-            for message in stream:
-                if not of_log:
-                    self._queue.put(Sighting(message.deployment, message.revision))
-                    continue
-                for entry in message.entries:
-                    if entry.time.ToNanoseconds() >= self._since:
-                        self._queue.put(Line(entry))
-        except Exception as error:  # every one: it belongs to the main thread
-            self._queue.put(_End(of_log, error))
+            key, answer = streams.next(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        if key == "log":
+            if isinstance(answer, End):
+                log_ended = True  # even with an error: what counts is what the other stream says
+            else:
+                yield from (Line(entry) for entry in answer.entries if entry.time.ToNanoseconds() >= since)
+        elif settled:
+            continue
+        elif isinstance(answer, End):
+            raise answer.error or _gone(name)
         else:
-            self._queue.put(_End(of_log))
-
-    def _events(self) -> "Iterator[Sighting | Line]":
-        settled: Sighting | None = None
-        log_ended = False
-        deadline: float | None = None
-        while not (settled and log_ended):
-            try:
-                event = self._queue.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            match event:
-                case Line():
-                    yield event
-                case Sighting():
-                    if settled:
-                        continue
-                    self.last = event
-                    check_course(event, self._revision)
-                    if is_settled(event, self._revision):
-                        settled, deadline = event, time.monotonic() + _LAST_LINES_GRACE
-                    else:
-                        yield event
-                case _End(of_log=True):
-                    log_ended = True  # even with an error: what counts is what the other stream says
-                case _End(error=error) if not settled:
-                    raise error or _gone(self._name)
-        if settled:
-            yield settled
+            sighting = Sighting(answer.deployment, answer.revision)
+            check_course(sighting, revision)
+            if is_settled(sighting, revision):
+                settled, deadline = sighting, time.monotonic() + _LAST_LINES_GRACE
+            else:
+                yield sighting
+    if settled:
+        yield settled
 
 
 def has_failed(sighting: Sighting, revision: int) -> bool:
@@ -162,8 +121,9 @@ def failure_of(deployment: "api.Deployment") -> CommandError:
     failure = deployment.failure
     name, reason = short(deployment.name), reason_name(failure)
     where = f" in {failure.step}" if failure.step else ""
+    serving = f"; revision {deployment.active_revision} goes on serving" if deployment.active_revision else ""
     return CommandError(
-        f"revision {failure.revision} of {name} failed{where}: {failure.message} ({reason})",
+        f"revision {failure.revision} of {name} failed{where}{serving}: {failure.message} ({reason})",
         ExitCode.FAILED,
         failure.hint,
         reason=reason,
@@ -176,11 +136,11 @@ def following_on(name: str) -> str:
 
 
 @contextmanager
-def interruptible(name: str, what: str) -> Iterator[None]:
+def interruptible(name: str) -> Iterator[None]:
     """Have Ctrl-C end the waiting, not the work, and say so."""
     try:
         yield
     except KeyboardInterrupt:
         raise CommandError(
-            f"stopped watching; {name} goes on {what} by itself", ExitCode.INTERRUPTED, following_on(name)
+            f"{name} is no longer watched and goes on by itself", ExitCode.INTERRUPTED, following_on(name)
         ) from None

@@ -5,13 +5,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.arguments import DeploymentName
 from modelhost.cli.connection import Session
 from modelhost.cli.errors import usage
 from modelhost.cli.flags import verb
 from modelhost.cli.output import Output
-from modelhost.cli.render import elapsed, moment
+from modelhost.cli.render import moment
+from modelhost.cli.streams import received
 
 if TYPE_CHECKING:
     from modelhost.v1.log_pb2 import LogKind
@@ -84,13 +86,12 @@ def _tail(
     session: Session, name: str, kind: "LogKind.ValueType", revision: int, last: int | None
 ) -> "Iterator[api.LogEntry]":
     request = api.TailLogRequest(deployment=name, kind=kind, revision=revision, last_lines=last)
-    for answer in session.admin.TailLog(request):
+    for answer in received(session.admin.TailLog, request):
         yield from answer.entries
 
 
 def print_entry(out: Output, entry: "api.LogEntry") -> None:
     """Print a line of a log; what a terminal shows differently is only its colour."""
     origin = entry.step or entry.worker
-    took = f"  ({elapsed(entry.seconds)})" if entry.seconds else ""
     style = "bold" if entry.stream == api.LogEntry.STREAM_SERVER else ""
-    out.line(f"{moment(entry.time)}  {origin:<9}  {entry.text}{took}", style=style)
+    out.line(f"{moment(entry.time)}  {origin:<9}  {entry.text}", style=style)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
 from modelhost.cli import deploy, deployments, logs, predict, runtimes, show, sources, version
 from modelhost.cli.errors import EXIT_CODES, ExitCode, of_exception
 from modelhost.cli.flags import Command, Group, help_text
@@ -40,7 +41,9 @@ _MODELS, _SETUP = "Models", "What they need"
 
 def app() -> typer.Typer:
     """Build the command."""
-    root = typer.Typer(cls=Verbs, no_args_is_help=True, help=help_text(_HELP), epilog=help_text(_EPILOG))
+    root = typer.Typer(
+        cls=Verbs, rich_markup_mode="rich", no_args_is_help=True, help=help_text(_HELP), epilog=help_text(_EPILOG)
+    )
     root.callback()(_root)
     for name, function in (
         ("deploy", deploy.deploy),
@@ -61,7 +64,9 @@ def app() -> typer.Typer:
 
 
 def _source() -> typer.Typer:
-    group = typer.Typer(cls=Group, no_args_is_help=True, help="The places that models are deployed from.")
+    group = typer.Typer(
+        cls=Group, rich_markup_mode="rich", no_args_is_help=True, help="The places that models are deployed from."
+    )
     for name, function in (
         ("add", sources.add),
         ("test", sources.try_),

@@ -1,6 +1,7 @@
 """What `modelhost deploy` takes from the model's directory: the `modelhost.toml` in it, and what Git says of it.
 
-From the file only the name and the `[source]` table are taken. The rest is read by the server, from the commit.
+From the file only the name, the description and the `[source]` table are taken. The rest is read by the server, from
+the commit.
 """
 
 import os
@@ -24,6 +25,7 @@ class ModelFile:
 
     path: Path
     name: str | None
+    description: str | None
     source: SourceFlags
 
 
@@ -54,7 +56,8 @@ def read(directory: Path) -> ModelFile | None:
     data_source, project, ref, root = (_text(source, key, f"{path}: source.{key}") for key in _TEXTS)
     paths = _texts(source, "paths", f"{path}: source.paths")
     flags = SourceFlags(source=data_source, project=project, ref=ref, directory=root, path=paths)
-    return ModelFile(path, _text(content, "name", f"{path}: name"), flags)
+    name, description = (_text(content, key, f"{path}: {key}") for key in ("name", "description"))
+    return ModelFile(path, name, description, flags)
 
 
 def _text(table: dict[str, Any], key: str, what: str) -> str | None:

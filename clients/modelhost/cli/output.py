@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from modelhost.cli.errors import CommandError
+from modelhost.cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -94,9 +94,15 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, show_header=headings is not None, header_style="bold", padding=(0, 2))
-        for heading in headings or [""] * max((len(row) for row in rows), default=0):
-            table.add_column(heading, overflow="fold")
+        table = Table(
+            box=None, pad_edge=False, show_header=headings is not None, header_style="bold", padding=(0, 2, 0, 0)
+        )
+        columns = list(zip(*rows, strict=True))
+        widths = [max((len(_text(cell)) for cell in column), default=0) for column in columns]
+        for index, heading in enumerate(headings or [""] * len(columns)):
+            # Only the widest column gives way where the terminal is narrow.
+            gives_way = bool(widths) and index == widths.index(max(widths))
+            table.add_column(heading, overflow="fold", no_wrap=not gives_way)
         for row in rows:
             table.add_row(*(Text(_text(cell) or "-", style="" if isinstance(cell, str) else cell[1]) for cell in row))
         self.console.print(table)
@@ -125,7 +131,10 @@ class Output:
         if self.as_json:
             print(json.dumps(error.as_document(), ensure_ascii=False), file=sys.stderr)
             return
-        self._aside("error", error.message, "bold red")
+        if error.code is ExitCode.INTERRUPTED:
+            self._aside("interrupted", error.message, "yellow")
+        else:
+            self._aside("error", error.message, "bold red")
         for detail in error.details:
             print(f"  {clean(detail)}", file=sys.stderr)
         if error.hint:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
+
 from modelhost.cli.errors import CommandError, ExitCode
 from modelhost.cli.flags import BareFlags, Command, help_text
-from typer.core import TyperGroup
 
 GROUP = "modelhost.commands"
 
@@ -54,7 +55,7 @@ class _Announced(Command):
 
 
 def _announced(entry_point: EntryPoint) -> _Announced:
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     text = f"(not available: {_remedy(entry_point)})" if _missing(entry_point) else _docstring(entry_point)
     app.command(entry_point.name, cls=_Announced, help=help_text(text), rich_help_panel=_PANEL)(lambda: None)
     command: Any = typer.main.get_command(app)
@@ -69,7 +70,7 @@ def _loaded(entry_point: EntryPoint) -> Any:
         raise _not_available(entry_point, error) from error
     if isinstance(found, typer.Typer):
         return typer.main.get_command(found)
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     app.command(entry_point.name, cls=Command, help=help_text(found.__doc__ or ""))(_guarded(entry_point, found))
     return typer.main.get_command(app)
 

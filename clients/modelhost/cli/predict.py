@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.completion import complete_deployment
 from modelhost.cli.connection import Session
@@ -45,7 +46,11 @@ def predict(
     text = _text_of(parameters)
     check_json(text, "the parameters")
     request = api.PredictRequest(service=name, parameters_json=text)
-    answer = session.client.predict_stub.Predict(request, timeout=_NO_DEADLINE if timeout is None else timeout)
+    try:
+        answer = session.client.predict_stub.Predict(request, timeout=_NO_DEADLINE if timeout is None else timeout)
+    except api.ModelHostError as error:
+        error.metadata.setdefault("deployment", name)
+        raise
     if session.as_json:
         print(f'{{"result": {answer.result_json}, "revision": {answer.revision}}}', flush=True)
     else:

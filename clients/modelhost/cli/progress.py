@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from modelhost.cli import api
 from modelhost.cli.connection import Session
-from modelhost.cli.follow import Follower, Line, Sighting, failure_of, has_failed, interruptible
+from modelhost.cli.follow import Line, Sighting, failure_of, follow, has_failed, interruptible
 from modelhost.cli.output import Output, to_dict
 from modelhost.cli.render import elapsed, short
 
@@ -29,11 +29,10 @@ def follow_to_end(
     the deployment as it is.
     """
     name, revision = short(deployment.name), deployment.target_revision
-    follower = Follower(session.admin, deployment.name, revision, since)
     view = _view(session.out, name, revision, quiet=quiet)
     kept: deque[api.LogEntry] = deque(maxlen=_LAST_LINES)
-    with interruptible(name, "on the server"), view.shown():
-        for event in follower:
+    with interruptible(name), view.shown():
+        for event in follow(session.admin, deployment.name, revision, since):
             if isinstance(event, Line):
                 kept.append(event.entry)
                 view.line(event.entry)
@@ -150,5 +149,4 @@ class _Terminal(_Plain):
 
 
 def _in_short(entry: "api.LogEntry") -> str:
-    took = f"  ({elapsed(entry.seconds)})" if entry.seconds else ""
-    return f"{entry.step:<9}  {entry.text}{took}"
+    return f"{entry.step:<9}  {entry.text}"

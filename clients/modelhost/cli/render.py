@@ -1,5 +1,6 @@
 """Messages of the API in words."""
 
+import re
 from typing import TYPE_CHECKING
 
 from modelhost.cli import api
@@ -39,7 +40,8 @@ def elapsed(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
 def size(count: int) -> str:
@@ -75,7 +77,7 @@ def styled(state: str) -> Cell:
     """Return a state in its colour."""
     if "update failed" in state:
         return state, "yellow"
-    return state, _STYLES.get(state.partition(",")[0], "cyan")
+    return state, _STYLES.get(re.split(r"\W", state)[0], "cyan")
 
 
 def reason_name(failure: "api.Failure") -> str:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.connection import Session
 from modelhost.cli.flags import verb

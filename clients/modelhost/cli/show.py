@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.arguments import DeploymentName
 from modelhost.cli.connection import Session
@@ -20,6 +21,7 @@ from modelhost.cli.render import (
     source_words,
     styled,
 )
+from modelhost.cli.streams import received
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -60,7 +62,7 @@ def show(
 
 def _watch(session: Session, name: str) -> None:
     seen = ""
-    for answer in session.admin.WatchDeployment(api.WatchDeploymentRequest(name=name)):
+    for answer in received(session.admin.WatchDeployment, api.WatchDeploymentRequest(name=name)):
         if session.as_json:
             session.out.json_line(answer)
             continue
@@ -149,7 +151,7 @@ def _failure_rows(failure: "api.Failure") -> list[tuple[str, Cell]]:
     where = f"revision {failure.revision}" + (f", {failure.step}" if failure.step else "")
     return [
         ("failure", (f"{reason_name(failure)} ({where}, {moment(failure.time)})", "red")),
-        ("", failure.message),
+        ("message", failure.message),
         ("hint", failure.hint),
     ]
 

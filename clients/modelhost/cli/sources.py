@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.connection import Session
 from modelhost.cli.errors import CommandError, ExitCode

@@ -4,6 +4,7 @@ import platform
 from typing import Annotated
 
 import typer
+
 from modelhost.cli.output import Output
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Annotated
 
 import typer
+
 from modelhost.cli import api
 from modelhost.cli.errors import usage
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 import grpc.aio
+
 from modelhost.client import errors, transport
 from modelhost.client.address import DEFAULT_ADDRESS, Address
 from modelhost.client.client import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT

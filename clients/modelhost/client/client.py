@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
+
 from modelhost.client import transport
 from modelhost.client.address import DEFAULT_ADDRESS, Address
 from modelhost.client.prediction import Prediction, request_for

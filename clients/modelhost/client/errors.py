@@ -184,8 +184,12 @@ def _in_plain_words(code: grpc.StatusCode, details: str, address: str) -> str:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             # "failed to connect to all addresses; last error: … Failed to connect to remote host: Connection refused"
-            cause = re.search(r"remote host: (?:connect: )?([\w ]+)", details)
-            return f"no server answers at {address}: {cause[1].lower() if cause else details}"
+            if cause := re.search(r"remote host: (?:connect: )?([\w ]+)", details):
+                return f"no server answers at {address}: {cause[1].strip().lower()}"
+            # "… Tls handshake failed (TSI_PROTOCOL_FAILURE): … OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: …"
+            if cause := re.search(r"handshake failed.*?OPENSSL_internal:(\w+)", details):
+                return f"no TLS with {address}: {cause[1].replace('_', ' ').lower()}"
+            return f"no server answers at {address}: {details}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"no answer from {address} in time"
         case grpc.StatusCode.UNIMPLEMENTED:

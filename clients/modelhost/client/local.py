@@ -17,6 +17,8 @@ from modelhost.client.address import Address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_SHARED = Path("/tmp")  # noqa: S108 - what is in it is checked before every use
+
 
 def registry_dir() -> Path:
     """Return the directory that this user's servers are published in; it need not exist."""
@@ -31,7 +33,8 @@ def publish(address: str, token_file: Path | str) -> Path:
     where = Address.parse(address)
     entry = {"address": where.target, "token_file": str(Path(token_file).resolve()), "pid": os.getpid()}
     directory = registry_dir()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
     name, draft = f"{where.port}.json", f".{where.port}.{os.getpid()}"
     with _opened(directory) as dir_fd:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=dir_fd)
@@ -68,9 +71,12 @@ def find_token(address: str) -> str | None:
 
 def _registry_dirs() -> list[Path]:
     """Return where to look: a server that a service manager started may lack what a login session has."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    fallback = Path("/tmp") / f"modelhost-{os.geteuid()}"  # noqa: S108 - checked before every use
-    return [Path(runtime) / "modelhost", fallback] if os.path.isabs(runtime) else [fallback]
+    fallback = _SHARED / f"modelhost-{os.geteuid()}"
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    with suppress(OSError):
+        if runtime.is_absolute() and runtime.stat().st_uid == os.geteuid():  # `su` may have left us another user's
+            return [runtime / "modelhost", fallback]
+    return [fallback]
 
 
 @contextmanager

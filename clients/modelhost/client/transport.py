@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import grpc
+
 from modelhost.client import errors
 from modelhost.client.address import Address
 
@@ -19,6 +20,9 @@ def options(address: Address, max_message_bytes: int) -> list[tuple[str, int]]:
     chosen = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
+        # After a lost connection gRPC fails every call until its next try, up to two minutes later by default.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
     ]
     if address.is_loopback:
         chosen.append(("grpc.enable_http_proxy", 0))  # http_proxy of the environment is not for this host

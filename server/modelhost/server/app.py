@@ -49,7 +49,7 @@ class App:
     """A server in this process, on the running event loop. `start`, then `stop`, once each."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Open the state. Raises `StateDirBusy`, `SchemaTooNew`, `OSError`, `ValueError`."""
+        """Open the state. Raises `StateDirBusy`, `DatabaseUnusable`, `SchemaTooNew`, `OSError`, `ValueError`."""
         settings.check()
         self.state = state = StateDir(settings.state_dir)
         state.lock()
@@ -60,6 +60,7 @@ class App:
             raise
 
     def _build(self, settings: ServerSettings, state: StateDir) -> None:
+        self._database = database = Database(state.database)  # first: a state that cannot be used stays as it is
         if orphans := state.end_orphans():
             log.warning("ended processes that an earlier server left behind", count=len(orphans))
         shutil.rmtree(state.workers, ignore_errors=True)
@@ -75,7 +76,6 @@ class App:
         self._stopping = asyncio.Event()
         changes = Changes()
 
-        self._database = database = Database(state.database)
         self._spawner = Spawner()
         self._output = OutputPump()
         self._router = router = Router()
@@ -121,7 +121,7 @@ class App:
                 LogMethods(database, commands, logs),
                 ServiceMethods(database, router),
             ),
-            *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands)),
+            *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands, settings.message_limit)),
             *bind(HEALTH, Access.ANYONE, health),
             *bind(reflection.SERVICE, Access.ANYONE, reflected),
             *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
@@ -130,7 +130,8 @@ class App:
         self._door = GrpcioDoor(
             Dispatcher(methods, operators, self._stopping), settings.listen, message_limit=settings.message_limit
         )
-        self.address = f"{host}:{self._door.port}"
+        self.port = self._door.port
+        self.address = f"{host}:{self.port}"
 
     async def start(self) -> None:
         """Accept calls, and carry on with the deployments that are not at rest."""

@@ -22,6 +22,7 @@ from modelhost.server.config import (
     default_state_dir,
 )
 from modelhost.server.statedir import StateDirBusy
+from modelhost.server.store.database import DatabaseUnusable
 from modelhost.server.store.migrations import SchemaTooNew
 
 
@@ -80,7 +81,7 @@ def serve(
     )
     try:
         uvloop.run(_serve(settings))
-    except (StateDirBusy, SchemaTooNew, OSError, ValueError) as error:
+    except (StateDirBusy, DatabaseUnusable, SchemaTooNew, OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -91,12 +92,14 @@ async def _serve(settings: ServerSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     app = App(settings)
-    await app.start()
-    published = local.publish(app.address, app.state.admin_token)
     try:
-        await stop.wait()
+        await app.start()
+        local.publish(app.address, app.state.admin_token)
+        try:
+            await stop.wait()
+        finally:
+            local.withdraw(app.port)
     finally:
-        published.unlink(missing_ok=True)
         await app.stop()
 
 

@@ -1,0 +1,86 @@
+"""Help, versions and completion."""
+
+import subprocess
+import sys
+
+import pytest
+
+from modelhost.cli.completion import complete_deployment
+from modelhost.cli.flags import help_text
+from tests.unit.client.fake_server import TOKEN
+
+VERBS = ["deploy", "update", "list", "show", "start", "stop", "delete", "logs", "predict", "runtimes"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_examples_and_tells_how_to_connect(run, verb):
+    result = run(verb, "--help")
+    assert (result.code, result.err) == (0, "")
+    examples = result.out.partition("Examples:")[2]
+    assert f"modelhost {verb}" in examples
+    for option in ("--address", "--token-file", "--json"):
+        assert option in result.out
+
+
+def test_the_root_has_all_verbs(run):
+    shown = run("--help").out
+    for verb in [*VERBS, "source", "version"]:
+        assert f" {verb} " in shown
+
+
+def test_help_needs_neither_grpc_nor_the_server():
+    code = "import sys\nfrom modelhost.cli.main import main\nmain(['--help'])\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded.isdisjoint({"grpc", "google.protobuf", "modelhost.client", "modelhost.server.commands", "structlog"})
+
+
+def test_without_a_verb_the_help_is_shown(run):
+    assert "Usage: modelhost" in run().out
+
+
+def test_the_version_is_told(run):
+    assert run("version").out.startswith("modelhost ")
+    assert run("version", "--json").document.keys() == {"version", "python"}
+    assert run("--version").out == run("version").out
+
+
+def test_sentences_are_joined_and_examples_kept():
+    text = """First
+        line.
+
+        Second [paragraph]
+        goes on.
+
+        Examples:
+          one
+          two
+        """
+    assert help_text(text) == "First line.\n\nSecond \\[paragraph] goes on.\n\nExamples:\n  one\n  two"
+
+
+def test_names_of_deployments_are_completed(server, monkeypatch):
+    monkeypatch.setenv("MODELHOST_ADDRESS", server.address)
+    monkeypatch.setenv("MODELHOST_TOKEN", TOKEN)
+    for name in ("churn", "cheap", "fraud"):
+        server.add_deployment(name)
+    assert complete_deployment("ch") == ["churn", "cheap"]
+
+
+def test_without_a_server_nothing_is_completed(monkeypatch):
+    monkeypatch.setenv("MODELHOST_ADDRESS", "127.0.0.1:1")
+    assert complete_deployment("ch") == []
+
+
+def test_the_shell_gets_completions(server, monkeypatch):
+    environ = {"_MODELHOST_COMPLETE": "complete_bash", "COMP_WORDS": "modelhost de", "COMP_CWORD": "1"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run([sys.executable, "-m", "modelhost.cli.main"], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["deploy", "delete"]
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m modelhost.cli.main --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -1,0 +1,427 @@
+"""A server that speaks the real protocol and remembers, for tests of those who call it.
+
+It does what a test tells it to: `refuse()` makes a method fail, `build` is how the next start goes. The real server is
+what the end-to-end tests are for.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from modelhost.v1 import admin_pb2_grpc, predict_pb2_grpc
+from modelhost.v1.data_source_pb2 import (
+    DataSource,
+    DeleteDataSourceResponse,
+    ListDataSourcesResponse,
+    ListFilesResponse,
+    ListRefsResponse,
+    Ref,
+    SourceFile,
+    TestDataSourceResponse,
+)
+from modelhost.v1.deployment_pb2 import (
+    Deployment,
+    Failure,
+    ListDeploymentsResponse,
+    ListRevisionsResponse,
+    Revision,
+    RevisionFile,
+    WatchDeploymentResponse,
+)
+from modelhost.v1.error_reason_pb2 import ErrorReason
+from modelhost.v1.log_pb2 import LOG_KIND_RUN, LogEntry, ReadLogResponse, TailLogResponse
+from modelhost.v1.predict_pb2 import DescribeServiceResponse, PredictResponse
+from modelhost.v1.runtime_pb2 import Environment, ListRuntimesResponse, Runtime
+
+Code = grpc.StatusCode
+TOKEN = "the-token"
+COMMIT = "4f2c1a90d1" + "0" * 30
+PAGE = 2  # small, so that lists have pages
+
+
+@dataclass
+class Refusal:
+    """How a method fails."""
+
+    code: Code
+    message: str
+    reason: str = ""
+    details: tuple[Message, ...] = ()
+
+
+@dataclass
+class Build:
+    """How a revision is brought up."""
+
+    lines: list[str] = field(default_factory=lambda: ["commit resolved", "environment found", "model loaded"])
+    failure: Failure | None = None
+    hangs: bool = False
+
+
+def rich_status(code: Code, message: str, reason: str, *details: Message, domain: str = "modelhost") -> bytes:
+    """Return `grpc-status-details-bin` as the server sends it."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata={"name": "churn"})
+    for detail in (info, *details):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status.SerializeToString()
+
+
+class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer):
+    """Data sources, deployments and a model, in memory."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.stop: Callable[[], object] = lambda: None
+        self.calls: list[tuple[str, Any]] = []
+        self.refusals: dict[str, Refusal] = {}
+        self.sources: dict[str, DataSource] = {}
+        self.test_answer = TestDataSourceResponse(ok=True, message="Git repository", default_branch="main", ref_count=3)
+        self.deployments: dict[str, Deployment] = {}
+        self.revisions: dict[str, list[Revision]] = {}
+        self.build = Build()
+        self.run_log: list[LogEntry] = []
+        self.model: Callable[[str], str] = lambda parameters: parameters
+        self.deadline: float | None = None
+        self.on_watch: Callable[[Deployment], object] = lambda deployment: None
+        self.log_time: int | None = None
+        self.watched = threading.Event()
+        self.released = threading.Event()
+
+    def refuse(self, method: str, code: Code, message: str, reason: str = "", *details: Message) -> None:
+        """Have a method fail from now on."""
+        self.refusals[method] = Refusal(code, message, reason, details)
+
+    def requests(self, method: str) -> list[Any]:
+        """Return what a method was asked."""
+        return [request for name, request in self.calls if name == method]
+
+    # Data sources
+
+    def CreateDataSource(self, request, context):
+        source = DataSource()
+        source.CopyFrom(request.data_source)
+        source.name = f"dataSources/{request.data_source_id}"
+        source.create_time.GetCurrentTime()
+        self.sources[source.name] = source
+        return source
+
+    def ListDataSources(self, request, context):
+        return _page(ListDataSourcesResponse, "data_sources", list(self.sources.values()), request)
+
+    def DeleteDataSource(self, request, context):
+        return DeleteDataSourceResponse()
+
+    def TestDataSource(self, request, context):
+        return self.test_answer
+
+    def ListRefs(self, request, context):
+        refs = [
+            Ref(name="main", kind=Ref.KIND_BRANCH, commit=COMMIT, is_default=True),
+            Ref(name="v1.0", kind=Ref.KIND_TAG, commit=COMMIT),
+            Ref(name="v1.1", kind=Ref.KIND_TAG, commit=COMMIT),
+        ]
+        return _page(ListRefsResponse, "refs", [ref for ref in refs if ref.name.startswith(request.prefix)], request)
+
+    def ListFiles(self, request, context):
+        files = [
+            SourceFile(path="data", kind=SourceFile.KIND_SUBMODULE),
+            SourceFile(path="main.py", size=120, kind=SourceFile.KIND_FILE),
+            SourceFile(path="model.pkl", size=2_500_000, kind=SourceFile.KIND_FILE),
+        ]
+        return _page(ListFilesResponse, "files", files, request, commit=COMMIT)
+
+    # Runtimes
+
+    def ListRuntimes(self, request, context):
+        runtimes = [
+            Runtime(name="runtimes/python2.7", version="2.7.18", path="/usr/bin/python2", found_by="PATH", usable=True),
+            Runtime(name="runtimes/r3.6", version="3.6.3", path="/opt/R/bin/R", found_by="/opt/R", problem="no make"),
+        ]
+        return _page(ListRuntimesResponse, "runtimes", runtimes, request)
+
+    def GetEnvironment(self, request, context):
+        return Environment(name=request.name, lock=["numpy==1.16.6", "scikit-learn==0.20.4"])
+
+    # Deployments
+
+    def CreateDeployment(self, request, context):
+        deployment = Deployment()
+        deployment.CopyFrom(request.deployment)
+        name = request.deployment_id
+        deployment.name = f"deployments/{name}"
+        deployment.uid = f"uid-{name}"
+        deployment.service = f"services/svc-{name}"
+        deployment.state = Deployment.STATE_STOPPED
+        if not request.validate_only:
+            self.deployments[name] = deployment
+            self.revisions[name] = []
+            self.add_revision(name)
+        return deployment
+
+    def add_deployment(self, name: str, **fields: Any) -> Deployment:
+        """Have a deployment there from the beginning, RUNNING unless said otherwise."""
+        fields = {"state": Deployment.STATE_RUNNING, "active_revision": 1, **fields}
+        self.deployments[name] = Deployment(
+            name=f"deployments/{name}", uid=f"uid-{name}", service=f"services/svc-{name}", **fields
+        )
+        self.revisions[name] = []
+        self.add_revision(name)
+        return self.deployments[name]
+
+    def add_revision(self, name: str) -> Revision:
+        """Make the next revision of a deployment, its target."""
+        deployment, revisions = self.deployments[name], self.revisions[name]
+        number = len(revisions) + 1
+        revision = Revision(
+            name=f"deployments/{name}/revisions/{number}",
+            number=number,
+            state=Revision.STATE_PENDING,
+            source=deployment.source,
+            requested_settings=deployment.settings,
+        )
+        revision.create_time.GetCurrentTime()
+        revisions.append(revision)
+        deployment.target_revision = number
+        deployment.update_time.GetCurrentTime()
+        return revision
+
+    def GetDeployment(self, request, context):
+        return self._find(request.name, context)
+
+    def ListDeployments(self, request, context):
+        return _page(ListDeploymentsResponse, "deployments", list(self.deployments.values()), request)
+
+    def UpdateDeployment(self, request, context):
+        deployment = self._find(request.deployment.name, context)
+        if request.validate_only:
+            return deployment
+        for path in request.update_mask.paths:
+            _copy_field(request.deployment, deployment, path)
+        if any(path.startswith(("source", "settings")) for path in request.update_mask.paths):
+            self.add_revision(_id(deployment.name))
+            if deployment.state == Deployment.STATE_RUNNING:
+                deployment.update_state = Deployment.UPDATE_STATE_IN_PROGRESS
+        return deployment
+
+    def StartDeployment(self, request, context):
+        deployment = self._find(request.name, context)
+        if deployment.state != Deployment.STATE_RUNNING:
+            deployment.state = Deployment.STATE_STARTING
+            deployment.ClearField("failure")
+        deployment.update_time.GetCurrentTime()
+        return deployment
+
+    def StopDeployment(self, request, context):
+        deployment = self._find(request.name, context)
+        deployment.state = Deployment.STATE_STOPPING
+        return deployment
+
+    def DeleteDeployment(self, request, context):
+        deployment = self._find(request.name, context)
+        deployment.state = Deployment.STATE_DELETING
+        return deployment
+
+    def WatchDeployment(self, request, context):
+        deployment = self._find(request.name, context)
+        name = _id(deployment.name)
+        revision = self.revisions[name][-1]
+        self.on_watch(deployment)
+        yield WatchDeploymentResponse(deployment=deployment, revision=revision)
+        self.watched.set()
+        if self.build.hangs:
+            _wait(self.released, context)
+        if deployment.state == Deployment.STATE_DELETING:
+            del self.deployments[name]
+            return
+        for _ in self._changes(deployment, revision):
+            yield WatchDeploymentResponse(deployment=deployment, revision=revision)
+        _wait(self.released, context)
+
+    def _changes(self, deployment: Deployment, revision: Revision) -> Iterator[None]:
+        if deployment.state == Deployment.STATE_STOPPING:
+            deployment.state = Deployment.STATE_STOPPED
+            yield
+            return
+        for state in (Revision.STATE_FETCHING, Revision.STATE_PROVISIONING, Revision.STATE_LOADING):
+            revision.state = state
+            yield
+        is_update = deployment.state == Deployment.STATE_RUNNING
+        if self.build.failure:
+            revision.state = Revision.STATE_FAILED
+            deployment.failure.CopyFrom(self.build.failure)
+            deployment.failure.revision = revision.number
+            if is_update:
+                deployment.update_state = Deployment.UPDATE_STATE_FAILED
+            else:
+                deployment.state = Deployment.STATE_FAILED
+        else:
+            revision.state, revision.commit = Revision.STATE_READY, COMMIT
+            revision.ready_time.GetCurrentTime()
+            revision.settings.CopyFrom(revision.requested_settings)
+            revision.settings.test_call.parameters_json = '{"age": 41}'
+            deployment.state, deployment.active_revision = Deployment.STATE_RUNNING, revision.number
+            deployment.update_state = Deployment.UPDATE_STATE_DONE if is_update else 0
+        yield
+
+    def GetRevision(self, request, context):
+        _, name, _, number = request.name.split("/")
+        self._find(name, context)
+        if int(number) > len(self.revisions[name]):
+            _abort(context, Code.NOT_FOUND, f"{name} has no revision {number}", "REVISION_NOT_FOUND")
+        revision = Revision()
+        revision.CopyFrom(self.revisions[name][int(number) - 1])
+        revision.files.append(RevisionFile(path="main.py", size=120, sha256="ab" * 32))
+        revision.environment = "environments/e"
+        return revision
+
+    def ListRevisions(self, request, context):
+        return ListRevisionsResponse(revisions=reversed(self.revisions[_id(request.parent)]))
+
+    # Logs
+
+    def ReadLog(self, request, context):
+        self._find(request.deployment, context)
+        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        start = int(request.page_token or 0)
+        more = str(start + PAGE) if start + PAGE < len(entries) else ""
+        return ReadLogResponse(entries=entries[start : start + PAGE], next_page_token=more)
+
+    def TailLog(self, request, context):
+        self._find(request.deployment, context)
+        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        if request.HasField("last_lines"):
+            entries = entries[len(entries) - request.last_lines :]
+        for entry in entries:
+            yield TailLogResponse(entries=[entry])
+        if request.kind == LOG_KIND_RUN:
+            self.watched.set()
+            _wait(self.released, context)
+
+    def _build_log(self) -> list[LogEntry]:
+        entries = []
+        for step, text in zip(("fetch", "provision", "load"), self.build.lines, strict=False):
+            entry = LogEntry(step=step, text=text, revision=1, stream=LogEntry.STREAM_SERVER, seconds=0.5)
+            entry.time.GetCurrentTime()
+            if self.log_time is not None:
+                entry.time.FromSeconds(self.log_time)
+            entries.append(entry)
+        return entries
+
+    # Predictions
+
+    def Predict(self, request, context):
+        self.deadline = context.time_remaining()
+        return PredictResponse(result_json=self.model(request.parameters_json), revision=3)
+
+    def DescribeService(self, request, context):
+        return DescribeServiceResponse(service="svc-churn", example_parameters_json='{"age": 41}')
+
+    def _find(self, name: str, context: grpc.ServicerContext) -> Deployment:
+        if _id(name) not in self.deployments:
+            text = f"there is no deployment {_id(name)}"
+            _abort(context, Code.NOT_FOUND, text, "DEPLOYMENT_NOT_FOUND")
+        return self.deployments[_id(name)]
+
+
+def _id(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _page(kind: type, field: str, items: list, request: Any, **extra: Any) -> Any:
+    start = int(request.page_token or 0)
+    more = str(start + PAGE) if start + PAGE < len(items) else ""
+    return kind(**{field: items[start : start + PAGE]}, next_page_token=more, **extra)
+
+
+def _copy_field(given: Message, target: Message, path: str) -> None:
+    """Do what an update mask's path says."""
+    *parents, last = path.split(".")
+    for parent in parents:
+        given, target = getattr(given, parent), getattr(target, parent)
+    target.ClearField(last)
+    part = type(target)()
+    part.CopyFrom(given)
+    for other in given.DESCRIPTOR.fields_by_name:
+        if other != last:
+            part.ClearField(other)
+    target.MergeFrom(part)
+
+
+def _wait(event: threading.Event, context: grpc.ServicerContext) -> None:
+    while context.is_active() and not event.wait(0.01):
+        pass
+
+
+def _abort(context: grpc.ServicerContext, code: Code, message: str, reason: str, *details: Message) -> None:
+    if reason:
+        details_bin = rich_status(code, message, reason, *details)
+        context.set_trailing_metadata((("grpc-status-details-bin", details_bin),))
+    context.abort(code, message)
+
+
+def _method(fake: FakeServer, name: str, handler: Callable[..., Any], *, streams: bool) -> Callable[..., Any]:
+    """Record a call and check its token before it is handled."""
+
+    def check(request: Any, context: grpc.ServicerContext) -> None:
+        copy = type(request)()
+        copy.CopyFrom(request)
+        fake.calls.append((name, copy))
+        if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
+            _abort(context, Code.UNAUTHENTICATED, "credentials are missing or unknown", "UNAUTHENTICATED")
+        if refusal := fake.refusals.get(name):
+            _abort(context, refusal.code, refusal.message, refusal.reason, *refusal.details)
+
+    @wraps(handler)
+    def unary(request: Any, context: grpc.ServicerContext) -> Any:
+        check(request, context)
+        return handler(request, context)
+
+    @wraps(handler)
+    def stream(request: Any, context: grpc.ServicerContext) -> Any:
+        check(request, context)
+        yield from handler(request, context)
+
+    return stream if streams else unary
+
+
+@contextmanager
+def running(port: int = 0, max_message_bytes: int = 64 * 1024 * 1024) -> Iterator[FakeServer]:
+    """Run a server on a port of this host; on a free one if none is said."""
+    fake = FakeServer()
+    for name in dir(fake):
+        if name[0].isupper():
+            streams = name in {"WatchDeployment", "TailLog"}
+            setattr(fake, name, _method(fake, name, getattr(fake, name), streams=streams))
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        server = grpc.server(pool, options=options)
+        admin_pb2_grpc.add_AdminServicer_to_server(fake, server)
+        predict_pb2_grpc.add_PredictServicer_to_server(fake, server)
+        fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+        server.start()
+        fake.stop = lambda: server.stop(None).wait()
+        try:
+            yield fake
+        finally:
+            fake.released.set()
+            fake.stop()
+
+
+def reason(name: str) -> "ErrorReason.ValueType":
+    """Return the number of an error reason."""
+    return ErrorReason.Value(f"ERROR_REASON_{name}")

@@ -2,7 +2,7 @@
 
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from modelhost.envs.errors import BuildFailed, FailureKind
@@ -25,11 +25,14 @@ def _cause(pattern: str, kind: FailureKind, hint: str) -> _Cause:
 
 _LINE_LIMIT = 500  # characters of a message
 _NO_MATCH = re.compile(r"No matching distribution found for")
+_RETRYING = re.compile(r"Retrying \(Retry|Could not fetch URL")
 _NETWORK = re.compile(
     r"Failed to establish a new connection[^'\"]*|[^'\"]*name resolution|Tunnel connection failed[^'\"]*"
-    r"|CERTIFICATE_VERIFY_FAILED[^'\"]*|[^'\"]* timed out|Retrying \(Retry.*"
+    r"|CERTIFICATE_VERIFY_FAILED[^'\"]*|[^'\"]*timed out"
 )
-_REQUIRED_BY_FILE = re.compile(r" \(from -[rc] \S+ \(line \d+\)\)")  # of a file that the author never saw
+# Places in the flattened file, which the author never saw.
+_FROM_LINE = re.compile(r" \(from -[rc] \S+ \(line \d+\)\)")
+_LINE = re.compile(r"-r \S+ \(line (\d+)\)")
 
 _INDEX_HINT = "check the host's network, proxy and certificates, and the index in the server's pip configuration"
 _COMPILE_HINT = (
@@ -40,6 +43,7 @@ _CONFLICT_HINT = "requirements exclude each other, the log says which: loosen on
 _OTHER_PYTHON_HINT = "ask for a version of the package that still runs on Python {version}, or use another runtime"
 _PACKAGE_HINT = "the package's own build failed, see the log; it may be meant for another Python than {version}"
 _LIBRARY_HINT = "a system library or its header is missing: install it on the host, the log names it"
+_CONFIGURE_HINT = "a system library is missing: the log says which one, and mostly which package of the system has it"
 
 _HOST = (
     _cause(r"No space left on device|Disk quota exceeded", "environment", "make room in the server's state directory"),
@@ -57,7 +61,8 @@ _PIP = (
     _cause(r"fatal error: .*: No such file", "environment", _COMPILE_HINT),
     _cause(
         r"unable to execute|[Nn]o Fortran compiler|(gcc|g\+\+|cc|gfortran|cmake|rustc|cargo): (command )?not found"
-        r"|can't find Rust compiler|CMake must be installed|command '[^']*(gcc|g\+\+|cc|clang)' failed|cannot find -l\w+",
+        r"|can't find Rust compiler|CMake must be installed|command '[^']*(gcc|g\+\+|cc|clang)' failed"
+        r"|cannot find -l\w+",
         "environment",
         _COMPILE_HINT,
     ),
@@ -81,11 +86,8 @@ _R_INSTALL = (
         "environment",
         "install the compiler that the log names on the host",
     ),
-    _cause(
-        r"[Cc]onfiguration failed",
-        "environment",
-        "a system library is missing: the lines before say which one, and mostly which package of the system has it",
-    ),
+    _cause(r"Configuration failed", "environment", _CONFIGURE_HINT),
+    _cause(r"configuration failed", "environment", _CONFIGURE_HINT),
     _cause(
         r"namespace .* is (already loaded|being loaded), but .* is required",
         "requirements",
@@ -106,21 +108,31 @@ _R_KINDS: dict[str, tuple[FailureKind, str]] = {
 }
 
 
-def explain_pip(error: CommandFailed, interpreter: Interpreter) -> BuildFailed:
-    """Say why pip failed."""
+def explain_pip(error: CommandFailed, interpreter: Interpreter, requirements: Sequence[str] = ()) -> BuildFailed:
+    """Say why pip failed; `requirements` are the lines it was given."""
     if odd := _ended_oddly(error, "pip"):
         return odd
+    error = CommandFailed(error.argv, error.exit_code, [_without_places(line, requirements) for line in error.output])
     if found := _first(_PIP, error, interpreter):
         return found
     if line := _find(_NO_MATCH, error.output):
-        if network := _NETWORK.search(_find(_NETWORK, error.output)):
-            message = f"the package index cannot be reached: {network[0].strip()}"
+        if retrying := _find(_RETRYING, error.output):
+            network = _NETWORK.search(retrying)
+            message = f"the package index cannot be reached: {network[0].strip() if network else retrying}"
             return _failed(message, "environment", _INDEX_HINT, interpreter, error)
         return _failed(line, "requirements", _versions_hint(error.output), interpreter, error)
     if found := _first((_PYTHON_ERROR,), error, interpreter):
         return found
     line = _find(re.compile(r"^\s*ERROR:"), error.output) or error.last_line or "pip failed"
     return _failed(line, "environment", "see the log", interpreter, error)
+
+
+def _without_places(line: str, requirements: Sequence[str]) -> str:
+    def requirement(place: re.Match[str]) -> str:
+        number = int(place[1])
+        return requirements[number - 1] if 1 <= number <= len(requirements) else place[0]
+
+    return _LINE.sub(requirement, _FROM_LINE.sub("", line))
 
 
 def _versions_hint(output: Iterable[str]) -> str:
@@ -181,6 +193,5 @@ def _find(pattern: re.Pattern[str], output: Iterable[str]) -> str:
 
 
 def _failed(message: str, kind: FailureKind, hint: str, interpreter: Interpreter, error: CommandFailed) -> BuildFailed:
-    message = _REQUIRED_BY_FILE.sub("", message)[:_LINE_LIMIT]
     hint = hint.format(name=interpreter.name, version=interpreter.version, path=interpreter.path)
-    return BuildFailed(message, kind, hint, error.output)
+    return BuildFailed(message[:_LINE_LIMIT], kind, hint, error.output)

@@ -1,5 +1,6 @@
 """Files on disk: digests and copies of what installing reads, the size of what was built, and its removal."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 REMOVE_ATTEMPTS = 5
+REMOVING = ".removing"
 
 
 class OutsideRoot(ValueError):
@@ -18,7 +20,7 @@ class OutsideRoot(ValueError):
 def inside(root: Path, relative: str) -> Path:
     """Return the path of something below `root`, links followed. Raises `OutsideRoot`."""
     path = Path(os.path.abspath(root / relative))
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise OutsideRoot(relative)
     return path
 
@@ -55,7 +57,7 @@ def _files(root: Path, relative: str, above: frozenset[Path] = frozenset()) -> I
     path = inside(root, relative)
     if path.is_file():
         yield os.path.relpath(path, root)
-    elif path.is_dir() and (real := path.resolve()) not in above:
+    elif path.is_dir() and (real := Path(os.path.realpath(path))) not in above:
         for name in sorted(os.listdir(path)):
             if name != ".git":
                 yield from _files(root, os.path.join(relative, name), above | {real})
@@ -89,24 +91,33 @@ def _open(path: str | Path, mode: int) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, also what is write-protected and what a dying process still adds.
+    """Remove a folder and all in it, also what is write-protected; nothing where there is none.
 
-    Raises `OSError` where that does not work.
+    It is renamed first: it goes at once, and who still writes to it by name finds it gone.
+
+    Raises `OSError` where that does not work; what is left is then called `<name>.removing`.
     """
+    going = path.with_name(path.name + REMOVING)
+    if os.path.lexists(going):
+        _remove(going)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(going)
+        _remove(going)
+
+
+def _remove(path: Path) -> None:
     for attempt in range(REMOVE_ATTEMPTS):
         try:
-            shutil.rmtree(path)
+            return shutil.rmtree(path)
         except FileNotFoundError:
             if not os.path.lexists(path):
-                return
+                return None
         except PermissionError:
             for folder, _, _ in os.walk(path):
                 os.chmod(folder, 0o700)
-        except OSError:
+        except OSError:  # a dying process has its working folder here
             time.sleep(0.05 * (attempt + 1))
-        else:
-            return
-    shutil.rmtree(path)
+    return shutil.rmtree(path)
 
 
 def sync_file(path: Path) -> None:

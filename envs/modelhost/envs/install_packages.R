@@ -85,15 +85,18 @@ repository_index <- function(filtered = TRUE) {
   if (is.null(index_cache[[key]])) {
     if (filtered) say("reading the index of ", paste(repositories, collapse = ", "))
     filters <- if (filtered) c("R_version", "OS_type", "subarch", "duplicates") else "duplicates"
+    warned <- ""
+    unreachable <- function(...) {
+      fail("unreachable", "a package repository cannot be read: ", gsub("[[:space:]]+", " ", paste0(...)))
+    }
     index_cache[[key]] <- withCallingHandlers(
       tryCatch(
         utils::available.packages(utils::contrib.url(repositories, "source"), type = "source", filters = filters),
-        error = function(e) fail("unreachable", "a package repository cannot be read: ", conditionMessage(e))
+        error = function(e) unreachable(if (nzchar(warned)) warned else conditionMessage(e))
       ),
       warning = function(w) {
-        if (grepl("unable to access index", conditionMessage(w), fixed = TRUE)) {
-          fail("unreachable", gsub("[[:space:]]+", " ", conditionMessage(w)))
-        }
+        warned <<- conditionMessage(w)
+        if (grepl("unable to access index", warned, fixed = TRUE)) unreachable(warned)
       }
     )
   }
@@ -142,11 +145,12 @@ dependency_fields <- function(row) {
 
 this_r <- paste(R.version$major, R.version$minor, sep = ".")
 own <- versions_in(.Library)
+part_of_r <- rownames(utils::installed.packages(.Library, priority = "base"))
 
 # What to install for a package: NULL if R's own library has it.
 choose <- function(name, wanted) {
   if (name %in% names(own) && satisfies(own[[name]], wanted)) return(NULL)
-  if (name %in% c("base", rownames(utils::installed.packages(.Library, priority = "base")))) {
+  if (name %in% part_of_r) {
     fail("unavailable", in_words(name, wanted), " cannot be had: ", name, " is part of R ", this_r)
   }
   index <- repository_index()
@@ -199,8 +203,8 @@ resolve <- function(wanted) {
       needs <- choice$dependencies
       for_r <- needs[needs$name == "R", , drop = FALSE]
       if (!satisfies(this_r, for_r)) {
-        fail("r-version", name, " ", choice$version, " needs ", in_words("R", transform(for_r, by = "")), ", this is R ",
-             this_r)
+        for_r$by <- ""
+        fail("r-version", name, " ", choice$version, " needs ", in_words("R", for_r), ", this is R ", this_r)
       }
       queue <- unique(c(queue, setdiff(needs$name, c("R", names(chosen), wanted$name))))
       chosen[[name]]$needs <- setdiff(needs$name, "R")

@@ -14,6 +14,7 @@ PROBES_AT_ONCE = 8
 HOPS = 3  # wrapper script, virtual environment, interpreter
 CONFIGURATION = "configuration"
 _PYTHON_NAME = re.compile(r"python(\d(\.\d+)?)?")
+_PROGRAM_NAME = re.compile(r"python[\d.]*m?|R")
 # Where Posit's and other builds put R side by side, Debian's place, and that of `make install`.
 _R_PLACES = (("/opt/R", "*/bin/R"), ("/usr/lib/R", "bin/R"), ("/usr/local/lib/R", "bin/R"))
 
@@ -74,7 +75,9 @@ def _ask(candidate: _Candidate, environ: Mapping[str, str]) -> Interpreter | Non
         version="",
         path=candidate.program,
         found_by=CONFIGURATION,
-        problem=f"{candidate.program} does not answer as {what}" if candidate.program.exists() else "no such file",
+        problem=f"{candidate.program} does not answer as {what}"
+        if os.path.exists(candidate.program)
+        else "no such file",
     )
 
 
@@ -117,9 +120,10 @@ def _distinct(candidates: Iterable[_Candidate]) -> Iterator[_Candidate]:
     """Leave out what leads to the same file by another name: `/bin` is often `/usr/bin`, `python3` a link."""
     seen: set[Path] = set()
     for candidate in candidates:
-        real = candidate.program.resolve()
-        executable = real.is_file() and os.access(real, os.X_OK)
-        if candidate.found_by == CONFIGURATION or (executable and real not in seen):
-            # A Python must be asked by the file it is, lest a link in a virtual environment makes it that one.
-            yield replace(candidate, program=real) if executable else candidate
-        seen.add(real)
+        real = Path(os.path.realpath(candidate.program))
+        # A link to an interpreter is as good as what it leads to; what a link to a shim starts, its own name decides.
+        program = real if _PROGRAM_NAME.fullmatch(real.name) else candidate.program
+        executable = os.path.isfile(program) and os.access(program, os.X_OK)
+        if candidate.found_by == CONFIGURATION or (executable and program not in seen):
+            yield replace(candidate, program=program) if executable else candidate
+        seen.add(program)

@@ -1,12 +1,14 @@
 """End what a killed or failed build left running: commands whose parent is gone, children that left their group."""
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "MODELHOST_BUILD"  # in the environment of every command of a build: the folder it builds
 ROUNDS = 10  # a process can start another one while we look
+DYING_SECONDS = 5.0  # how long one that was killed may take to be gone, in a slow system call
 
 
 def end_leftovers(folder: Path) -> int:
@@ -25,7 +27,10 @@ def _processes() -> Iterator[int]:
 
 
 def _kill(pid: int, entry: bytes) -> bool:
-    """Kill a process if it has the entry in its environment. The pidfd makes sure it is the one that was looked at."""
+    """Kill a process that has the entry in its environment, and see it end.
+
+    The pidfd makes sure that it is the one that was looked at.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -34,6 +39,9 @@ def _kill(pid: int, entry: bytes) -> bool:
         if entry not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        ended = select.poll()  # not select(): it takes no descriptor above 1023
+        ended.register(pidfd, select.POLLIN)
+        ended.poll(DYING_SECONDS * 1000)
     except OSError:
         return False
     finally:

@@ -22,9 +22,11 @@ def try_lock(path: Path) -> Iterator[bool]:
             held = _is_still(path, descriptor)  # else its last holder removed the file that we opened
         except BlockingIOError:
             held = False
-        yield held
-        if held:
-            path.unlink(missing_ok=True)
+        try:
+            yield held
+        finally:
+            if held:
+                path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 

@@ -19,6 +19,7 @@ def write_manifest(environment: Environment) -> None:
     interpreter = environment.interpreter
     content = {
         "format": FORMAT,
+        "path": str(environment.path),
         "spec_digest": environment.spec_digest,
         "digest": environment.digest,
         "interpreter": {
@@ -45,10 +46,13 @@ def write_manifest(environment: Environment) -> None:
 
 
 def read_manifest(folder: Path) -> Environment | None:
-    """Return the environment in a folder; None if it is not whole, or was built by another format's server."""
+    """Return the environment in a folder; None if it is not whole.
+
+    Nor is one of another format, or one that was moved: its scripts still lead to where it was.
+    """
     try:
         content: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
+        if content["format"] != FORMAT or not os.path.samefile(content["path"], folder):
             return None
         interpreter = content["interpreter"]
         return Environment(

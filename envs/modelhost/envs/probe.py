@@ -48,7 +48,12 @@ cat("{_BEGIN}", paste(R.version$major, R.version$minor, sep = "."), "\\n", R.hom
     file.exists(file.path(R.home("lib"), "libR.so")), "{_END}", sep = "")
 """.replace("\n", " ")
 
-_RPY2_PROBE = "import rpy2.rinterface as r; r.initr(); print(r.evalr('R.version$minor')[0])"
+_RPY2_PROBE = """
+import sys
+import rpy2.rinterface as r
+r.initr()
+print(sys.argv[1] + r.evalr("paste(R.version$major, R.version$minor, sep = '.')")[0] + sys.argv[2])
+"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def ask_r(program: Path, found_by: str, environ: Mapping[str, str]) -> Answer | 
             name="r" + version.rpartition(".")[0],
             language=Language.R,
             version=version,
-            path=front_end if front_end.is_file() else program.absolute(),
+            path=front_end if os.path.isfile(front_end) else program.absolute(),
             found_by=found_by,
             platform=platform,
             problem=_r_problem(front_end, version, has_library == "TRUE", environ),
@@ -123,25 +128,26 @@ def _r_problem(front_end: Path, version: str, has_library: bool, environ: Mappin
         return "this R has no libR.so: it must be built with --enable-R-shlib"
     if importlib.util.find_spec("rpy2") is None:
         return f"the server's Python ({sys.executable}) lacks rpy2, which drives R"
+    # As the worker starts it: through R CMD, which sets the library path of this R and no other.
+    argv = [str(front_end), "CMD", sys.executable, "-I", "-W", "ignore", "-c", _RPY2_PROBE, _BEGIN, _END]
     try:
-        # As the worker starts it: through R CMD, which sets the library path of this R and no other.
-        Job().run(
-            [str(front_end), "CMD", sys.executable, "-I", "-W", "ignore", "-c", _RPY2_PROBE],
-            env={**_variables(environ), **NO_INIT_FILES, "RPY2_CFFI_MODE": "ABI"},
-            cwd=Path("/"),
-            timeout=PROBE_SECONDS,
-        )
+        driven = _answer(argv, {**_variables(environ), **NO_INIT_FILES, "RPY2_CFFI_MODE": "ABI"})
     except (CommandFailed, OSError) as error:
         return f"rpy2 cannot drive this R: {error}"
-    return ""
+    return "" if driven == version else f"rpy2 drives R {driven or '?'} where it should drive this one"
 
 
 def _run(argv: list[str], environ: Mapping[str, str]) -> str | None:
-    """Run a probe; return what it printed between the marks."""
+    """Run a probe; return what it printed between the marks, None if there is no such thing."""
     try:
-        done = Job().run(argv, env=_variables(environ), cwd=Path("/"), timeout=PROBE_SECONDS, quiet=True)
+        return _answer(argv, _variables(environ))
     except (CommandFailed, OSError, ValueError):
         return None
+
+
+def _answer(argv: list[str], variables: Mapping[str, str]) -> str | None:
+    # Not quiet, though nobody listens: a program that floods us is then not kept in memory.
+    done = Job().run(argv, env=variables, cwd=Path("/"), timeout=PROBE_SECONDS)
     _, begin, rest = done.stdout.decode("utf-8", "replace").partition(_BEGIN)
     text, end, _ = rest.partition(_END)
     return text if begin and end else None

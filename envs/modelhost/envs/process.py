@@ -270,7 +270,8 @@ def end_group(process: subprocess.Popen[bytes]) -> int:
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # input that was still to be flushed
+                pipe.close()
     return process.returncode
 
 

@@ -10,10 +10,10 @@ here, and CVE-2024-53899 lives in them.
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
-from modelhost.envs.errors import BuildFailed
 from modelhost.envs.failures import explain_creation, explain_pip
 from modelhost.envs.files import copy_files
 from modelhost.envs.plan import INSTALL_SECONDS, Plan
@@ -39,7 +39,7 @@ def build_python(plan: Plan, job: Job) -> tuple[str, ...]:
         try:
             _install(plan, job)
         except CommandFailed as error:
-            raise explain_pip(error, interpreter) from error
+            raise explain_pip(error, interpreter, plan.spec.requirements) from error
         _check(plan, job)
     try:
         return _lock(plan, job)
@@ -69,17 +69,24 @@ def _install(plan: Plan, job: Job) -> None:
     spec = plan.spec
     place = plan.scratch / "files"  # builds write beside sources, and a snapshot stays as it is
     place.mkdir()
-    if spec.files:
-        if plan.files is None:
-            raise BuildFailed(f"the model's files are needed for {', '.join(spec.files)}", "requirements")
+    if plan.files is not None:
         copy_files(plan.files, spec.files, place)
-    arguments = ["-r", _write(plan.scratch / "requirements.txt", spec.requirements)]
+    lines = tuple(_with_place(line, place) for line in spec.requirements)
+    arguments = ["-r", _write(plan.scratch / "requirements.txt", lines)]
     if spec.constraints:
         arguments += ["-c", _write(plan.scratch / "constraints.txt", spec.constraints)]
     _pip(
         plan, job, "install", "--no-color", "--progress-bar", "off", "--no-warn-script-location",
         "--cache-dir", str(plan.cache / "pip"), *arguments, timeout=INSTALL_SECONDS, cwd=place,
     )  # fmt: skip
+
+
+def _with_place(line: str, place: Path) -> str:
+    """pip looks for links beside the requirements file first, for local packages where it runs: make both the same."""
+    option, _, folder = line.partition(" ")
+    if option != "--find-links" or "://" in folder:
+        return line
+    return f"{option} {shlex.quote(str(place / shlex.split(folder)[0]))}"
 
 
 def _write(path: Path, lines: tuple[str, ...]) -> str:

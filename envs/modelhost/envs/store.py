@@ -88,13 +88,15 @@ class EnvironmentStore:
     def build(self, spec: EnvironmentSpec, files: Path | None, job: Job) -> Environment:
         """Return the environment for a spec, built if it is not there yet. Blocks, for minutes where pip compiles.
 
-        `files` is the folder of the model's files; it is needed where `spec.files` names some, and is not written to.
-        Asked for the same spec at the same time, the second caller joins: it gets the lines from then on. Cancelling a
-        caller's job ends the build only when nobody else waits for it. A build that fails or is cancelled leaves
-        nothing behind.
+        `files` is the folder of the model's files; it is needed where `spec.files` names some, is not written to, and
+        must stay for as long as anybody waits. Asked for the same spec at the same time, the second caller joins: it
+        gets the lines from then on. Cancelling a caller's job ends the build only when nobody else waits for it. A
+        build that fails or is cancelled leaves nothing behind.
 
-        Raises `BuildFailed` and `Cancelled`.
+        Raises `BuildFailed`, `Cancelled`, and `ValueError` where `files` is missing.
         """
+        if spec.files and files is None:
+            raise ValueError(f"the model's files are needed for {', '.join(spec.files)}")
         if found := self.find(spec.digest):
             job.say(f"found the environment {found.path.name}")
             return found
@@ -129,7 +131,7 @@ class EnvironmentStore:
                     end_leftovers(folder)
                     remove_tree(folder)
                     removed.append(folder.name)
-        for lock in [*self.root.glob(f"{_LOCKS}/*")]:
+        for lock in sorted(self.root.glob(f"{_LOCKS}/*")):
             with try_lock(lock):
                 pass  # what a killed process left goes when it is let go
         return removed
@@ -138,12 +140,10 @@ class EnvironmentStore:
         return self.root / spec_digest[:DIRECTORY_DIGITS]
 
     def _lock(self, folder: Path) -> Path:
-        return self.root / _LOCKS / folder.name
-
-    def _make_root(self) -> None:
         if not self.root.exists():
-            self.root.mkdir(parents=True)
+            self.root.mkdir(parents=True, exist_ok=True)
             self.root.chmod(0o755)  # whatever the umask: workers run as other users
+        return self.root / _LOCKS / folder.name
 
     def _folders(self) -> Sequence[Path]:
         with suppress(FileNotFoundError):
@@ -171,8 +171,7 @@ class EnvironmentStore:
             if folder.exists():
                 end_leftovers(folder)
                 remove_tree(folder)
-            self._make_root()
-            folder.mkdir(mode=0o755)
+            folder.mkdir()
             scratch = folder / _SCRATCH
             scratch.mkdir(mode=0o700)  # an index's password may be in the requirements
             temporary = scratch / "tmp"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from direct.run import run as run_directly
+
 from modelhost.client import Client, ModelHostError
 from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import uvloop
+
 from modelhost.client import Client, ModelHostError
 from modelhost.server.app import App
 from modelhost.server.config import ServerSettings
-from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2
-
+from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2
 from tests.git_repos import Repo
 
 Deployment = deployment_pb2.Deployment
@@ -101,7 +101,9 @@ class RunningServer:
             )
         )
 
-    def create(self, name: str, source: str, *, runtime: str = "python3.6", ref: str = "", **settings: Any) -> Deployment:
+    def create(
+        self, name: str, source: str, *, runtime: str = "python3.6", ref: str = "", **settings: Any
+    ) -> Deployment:
         """Create a deployment; `settings` are fields of ModelSettings, and `directory` and `paths` of ModelSource."""
         where = {key: settings.pop(key) for key in ("directory", "paths", "project") if key in settings}
         return self.client.admin.CreateDeployment(
@@ -113,6 +115,11 @@ class RunningServer:
                 ),
             )
         )
+
+    def runtime_of_r(self) -> str:
+        """The id of the R that this host has."""
+        found = self.client.admin.ListRuntimes(runtime_pb2.ListRuntimesRequest()).runtimes
+        return next(each.name for each in found if each.language == runtime_pb2.Runtime.LANGUAGE_R)
 
     def get(self, name: str) -> Deployment:
         """The deployment as it is."""

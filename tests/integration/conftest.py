@@ -1,5 +1,6 @@
 """One server for all tests of a process that do not need one of their own: environments are built once."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def repo(tmp_path: Path) -> Repo:
 def name(request: pytest.FixtureRequest) -> str:
     """A name for sources and deployments that no other test has."""
     text = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-    return f"t-{text[5:40]}-{abs(hash(request.node.nodeid)) % 10_000}"
+    return f"t-{text[5:40]}-{secrets.token_hex(4)}"
 
 
 @pytest.fixture

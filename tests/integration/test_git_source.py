@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from modelhost.envs.process import Cancelled, CommandFailed, Job
 from modelhost.server.errors import Conflict, DomainError, InvalidRequest, NotFound, Unavailable
 from modelhost.server.sources import PIECE_BYTES, EntryKind, Source, TreeEntry, git
@@ -20,7 +21,6 @@ from modelhost.server.sources.git import GitSource
 from modelhost.server.sources.git_command import NO_REPOSITORY, Git, reach
 from modelhost.server.sources.git_place import Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
-
 from tests.git_repos import Content, Executable, Link, Repo, Submodule
 
 PASSWORD = "correct-horse-battery"

@@ -1,9 +1,9 @@
 """From a commit to a prediction, and on: start, stop, update, fail, delete."""
 
 import pytest
+
 from modelhost.client import ModelHostError
 from modelhost.v1 import deployment_pb2, service_pb2
-
 from tests.git_repos import Repo
 from tests.running import Deployment, RunningServer, eventually, reason_of
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pytest
+
 from modelhost.envs.process import Cancelled, Job
 from modelhost.server.errors import Conflict, DomainError, NotFound
 from modelhost.server.sources import EntryKind, Selection, Source, TreeEntry
 from modelhost.server.sources.git import GitSource
 from modelhost.server.sources.snapshots import Snapshot, SnapshotLimits, SnapshotStore
 from modelhost.v1.error_reason_pb2 import ErrorReason
-
 from tests.git_repos import Content, Executable, Link, Repo, Submodule
 
 ATTRIBUTES = b"* text=auto eol=crlf\nsecret.py export-ignore\nversion.py export-subst ident\n*.bin filter=lfs\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modelhost.runtimes import PYTHON_WORKER
 
+from modelhost.runtimes import PYTHON_WORKER
 from tests.runtimes.interpreters import VERSIONS, Interpreter, find_interpreter
 from tests.runtimes.link import Frame, WorkerProcess
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modelhost.runtimes import R_WORKER
 
+from modelhost.runtimes import R_WORKER
 from tests.runtimes.link import WorkerProcess
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelhost.runtimes import LAUNCHER, PYTHON_WORKER
 
+from modelhost.runtimes import LAUNCHER, PYTHON_WORKER
 from tests.runtimes.link import WorkerProcess
 
 LAUNCH = [sys.executable, "-I", "-S", str(LAUNCHER)]

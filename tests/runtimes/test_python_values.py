@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from modelhost.runtimes import PYTHON_WORKER
 
+from modelhost.runtimes import PYTHON_WORKER
 from tests.runtimes.interpreters import VERSIONS, Interpreter, find_interpreter, scientific_interpreter
 from tests.runtimes.link import Frame, WorkerProcess
 

@@ -5,8 +5,8 @@ import signal
 import struct
 
 import pytest
-from modelhost.runtimes import PYTHON_WORKER
 
+from modelhost.runtimes import PYTHON_WORKER
 from tests.runtimes.link import LinkEnded, WorkerProcess
 
 ECHO = "def predict(parameters):\n    return parameters\n"

@@ -95,8 +95,9 @@ def test_a_main_file_in_windows_1252_is_read_with_a_warning(serve):
     assert worker.call(None).value == ["Zürich €"]
 
 
-def test_the_function_may_have_another_name(serve):
-    worker = serve("my.model <- function(p) p\nmy.model_batch <- function(b) b\n", function="my.model")
+@pytest.mark.parametrize("name", ["my.model", "größe", "a name"])
+def test_the_function_may_have_another_name(serve, name):
+    worker = serve(f"`{name}` <- function(p) p\n`{name}_batch` <- function(b) b\n", function=name)
     assert worker.loaded["batch"]
     assert worker.call(1).value == [1]
 
@@ -180,6 +181,7 @@ def test_a_failing_setup(refusal):
         ("score <- 'text'", "score", "main.R: 'score' is not a function"),
         (ECHO, "predict", "main.R has no function 'predict'; it defines: score"),  # stats has one
         (ECHO, "sum", "main.R has no function 'sum'; it defines: score"),
+        (ECHO, "", "main.R has no function ''; it defines: score"),
     ],
 )
 def test_a_missing_function_is_answered_with_those_there_are(refusal, main, function, words):

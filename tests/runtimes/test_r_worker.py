@@ -160,6 +160,21 @@ def test_a_forked_child_of_the_model_answers_to_the_model_only(serve):
     assert "child 3" in worker.stdout
 
 
+def test_a_forked_child_that_returns_from_the_function_does_not_answer(serve):
+    worker = serve(
+        """
+        score <- function(parameters) {
+            child <- parallel:::mcfork()
+            if (inherits(child, "masterProcess")) return("from the child")
+            parallel::mccollect(child, wait = TRUE)
+            "from the parent"
+        }
+        """
+    )
+    assert worker.call(None).value == ["from the parent"]
+    assert worker.ping().type == "pong"
+
+
 def test_a_pipe_of_the_models_ends_quietly(serve):
     worker = serve("score <- function(p) system('yes | head -n 1', intern = TRUE)")
     assert worker.call(None).value == ["y"]

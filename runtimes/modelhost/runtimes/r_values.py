@@ -1,15 +1,19 @@
 """Values between JSON and R, for the R worker; through R's C interface, in bulk.
 
-in:   object → named list            array of objects → data frame (columns by first appearance, missing → NA)
-      array of numbers → integer, or double if one has a point or leaves 32 bits; of strings → character; of booleans →
-      logical; null among them → NA    arrays of equal length, nested → matrix, array    any other array → list
-      scalar → vector of length one    null → NULL    [] → list()    {} → named list()
-out:  vector → array, NA and NaN → null    list → array, named → object    data frame → array of objects
-      matrix → array of rows, and so on inwards    factor → labels    dates and times → ISO 8601    integer64 → integers
-      one marked by jsonlite::unbox → scalar
+in    object → named list; {} too                     array of objects → data frame: columns by first appearance,
+      array of numbers → integer; double where one      those of mixed or nested values list columns
+      has a point or leaves 32 bits                   arrays of equal length, nested → matrix, array
+      array of strings → character, of booleans →     any other array → list; [] too
+      logical; null among them → NA                   scalar → vector of length one; null → NULL
+
+out   vector → array, of length one too; no names     data frame → array of objects; no row names
+      NA, NaN, NULL → null; ±Inf refused              matrix, array → array of rows, and so on inwards
+      list → array; named → object, names unique      factor → labels; dates, times → ISO 8601
+      what jsonlite::unbox marked → scalar            integer64 → integer; class json → what it says
 
 Every function that makes an R object returns it unprotected: R may collect it at the next allocation, so it is stored
-or protected at once.
+or protected at once. What R raises as an error outside of R code, as its accessors do on objects of the wrong type,
+jumps over Python's frames and crashes: types are looked at before.
 """
 
 import json
@@ -42,7 +46,7 @@ def from_json(body: bytes) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is no number in JSON")
 
 
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
@@ -81,19 +85,20 @@ def to_list(items: Any, names: Any = None) -> SEXP:
 
 def _vector(values: list[Any], kinds: set[type]) -> SEXP | None:
     """The vector of scalars of one kind; None if they are of several. Nulls alone are logical, as NA is."""
-    kinds = kinds - {NoneType}
-    present = values if NoneType not in set(map(type, values)) else [v for v in values if v is not None]
+    kinds, gaps = kinds - {NoneType}, NoneType in kinds
+    if kinds == {str}:
+        return _characters(values)
     if kinds <= {bool}:
-        return _filled(rlib.LGLSXP, "i", values, _NA_INTEGER)
-    if kinds == {int} and min(present) > _NA_INTEGER and max(present) < 2**31:
-        return _filled(rlib.INTSXP, "i", values, _NA_INTEGER)
-    if kinds <= {int, float}:
-        return _filled(rlib.REALSXP, "d", values, rlib.R_NaReal)
-    return _characters(values) if kinds == {str} else None
+        return _filled(rlib.LGLSXP, "i", values, gaps, _NA_INTEGER)
+    if kinds == {int}:
+        present = [v for v in values if v is not None] if gaps else values
+        if min(present) > _NA_INTEGER and max(present) < 2**31:
+            return _filled(rlib.INTSXP, "i", values, gaps, _NA_INTEGER)
+    return _filled(rlib.REALSXP, "d", values, gaps, rlib.R_NaReal) if kinds <= {int, float} else None
 
 
-def _filled(kind: int, code: str, values: list[Any], na: float) -> SEXP:
-    data = array(code, [na if v is None else v for v in values])
+def _filled(kind: int, code: str, values: list[Any], gaps: bool, na: float) -> SEXP:
+    data = array(code, [na if v is None else v for v in values] if gaps else values)
     made = rlib.Rf_allocVector(kind, len(data))
     ffi.memmove(rlib.DATAPTR(made), data, len(data) * data.itemsize)
     return made
@@ -125,8 +130,11 @@ def _array(rows: list[Any]) -> SEXP | None:
         dims.append(len(flat[0]))
         flat = list(chain.from_iterable(flat))
     made = _vector(_by_column(flat, dims), kinds) if flat else None
-    if made is not None:
-        _set(made, _DIM, _filled(rlib.INTSXP, "i", dims, _NA_INTEGER))
+    if made is None:
+        return None
+    rlib.Rf_protect(made)
+    _set(made, _DIM, _vector(dims, {int}))
+    rlib.Rf_unprotect(1)
     return made
 
 
@@ -148,7 +156,7 @@ def _data_frame(records: list[dict[str, Any]]) -> SEXP:
             column = _vector(cells, set(map(type, cells)))
             rlib.SET_VECTOR_ELT(made, i, to_list(cells) if column is None else column)
         _set(made, _NAMES, _characters(names))
-        _set(made, _ROW_NAMES, _filled(rlib.INTSXP, "i", [None, -len(records)], _NA_INTEGER))
+        _set(made, _ROW_NAMES, _vector([None, -len(records)], {int, NoneType}))
         _set(made, _CLASS, _characters(["data.frame"]))
     finally:
         rlib.Rf_unprotect(1)
@@ -156,10 +164,10 @@ def _data_frame(records: list[dict[str, Any]]) -> SEXP:
 
 
 def _set(made: SEXP, attribute: SEXP, value: SEXP) -> None:
-    rlib.Rf_protect(made)
+    """Sets an attribute of an object that the caller has protected."""
     rlib.Rf_protect(value)
     rlib.Rf_setAttrib(made, attribute, value)
-    rlib.Rf_unprotect(2)
+    rlib.Rf_unprotect(1)
 
 
 # ---- out
@@ -177,7 +185,7 @@ class NotSerialisableError(Exception):
         return NotSerialisableError(self.what, step + self.where)
 
     def __str__(self) -> str:
-        return f"result{self.where} {self.what}"
+        return f"result{self.where} {self.what}, which JSON cannot hold"
 
 
 to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -195,16 +203,19 @@ class Reader:
 
     def value(self, x: SEXP) -> Any:
         """What the caller gets for this object."""
-        kind = x.sxpinfo.type
-        classes = _classes(x)
+        kind, classes = _kind(x), _classes(x)
         if kind == rlib.NILSXP:
             return None
         if kind == rlib.VECSXP and not classes & {"data.frame", "POSIXlt"}:
             names = rlib.Rf_getAttrib(x, _NAMES)
             return self._items(x, classes) if names == rlib.R_NilValue else self._object(x, _strings(names))
         items = self._items(x, classes)
-        scalar = "scalar" in classes or (self._unbox and kind != rlib.VECSXP and not _dims(x))
-        return items[0] if scalar and len(items) == 1 else items
+        if len(items) != 1:
+            return items
+        if "json" in classes:  # jsonlite::toJSON made it
+            return self._parsed(items[0])
+        alone = self._unbox and not classes & {"data.frame", "AsIs"} and not _dims(x)
+        return items[0] if alone or "scalar" in classes else items
 
     def results(self, x: SEXP) -> list[Any]:
         """What a batch hook returned, one by one: a list's elements, a vector's, a matrix's or data frame's rows."""
@@ -218,11 +229,10 @@ class Reader:
 
     def _items(self, x: SEXP, classes: frozenset[str]) -> list[Any]:
         """The elements of a vector or list, the rows of a matrix or data frame."""
-        kind = x.sxpinfo.type
-        if kind in _REFUSED or x.sxpinfo.gp & _S4_BIT:
-            what = "an S4 object" if x.sxpinfo.gp & _S4_BIT else _REFUSED.get(kind)
-            raise NotSerialisableError(f"is {what}, for which JSON has nothing")
+        kind = _kind(x)
         if "data.frame" in classes:
+            if kind != rlib.VECSXP:
+                raise NotSerialisableError("is of class data.frame, but not a list")
             return self._records(x)
         if classes & {"Date", "POSIXct", "POSIXlt"}:
             text = rlib.Rf_protect(self._as_text(x))
@@ -265,6 +275,13 @@ class Reader:
                 raise error.inside(f"${name}") from None
         return members
 
+    @staticmethod
+    def _parsed(text: str | None) -> Any:
+        try:
+            return _decode(text or "null")
+        except ValueError as error:
+            raise NotSerialisableError(f"is of class json, but not JSON ({error})") from error
+
     def _records(self, x: SEXP) -> list[Any]:
         names = _strings(rlib.Rf_getAttrib(x, _NAMES))
         _check_names(names, "column")
@@ -277,32 +294,40 @@ class Reader:
                 raise error.inside(f"${name}") from None
         if not columns:
             return [{} for _ in range(rlib.Rf_length(rlib.Rf_getAttrib(x, _ROW_NAMES)))]
+        if len(set(map(len, columns))) > 1:
+            raise NotSerialisableError("has columns of different lengths")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-_REFUSED = {
-    rlib.CLOSXP: "a function",
-    rlib.BUILTINSXP: "a function",
-    rlib.SPECIALSXP: "a function",
+_READABLE = frozenset((rlib.NILSXP, rlib.LGLSXP, rlib.INTSXP, rlib.REALSXP, rlib.STRSXP, rlib.VECSXP))
+_OTHERS = {
+    **dict.fromkeys((rlib.CLOSXP, rlib.BUILTINSXP, rlib.SPECIALSXP), "a function"),
     rlib.ENVSXP: "an environment",
-    rlib.S4SXP: "an S4 object",
     rlib.CPLXSXP: "of complex numbers",
     rlib.RAWSXP: "of raw bytes",
     rlib.EXTPTRSXP: "an external pointer",
-    rlib.WEAKREFSXP: "a weak reference",
     rlib.SYMSXP: "a name",
     rlib.LANGSXP: "a call or formula",
     rlib.EXPRSXP: "an expression",
     rlib.LISTSXP: "a pairlist",
-    rlib.PROMSXP: "a promise",
-    rlib.DOTSXP: "of dots",
-    rlib.BCODESXP: "byte code",
 }
 
 
+def _kind(x: SEXP) -> int:
+    """The number of the object's type, if it is one that JSON has something for."""
+    kind = x.sxpinfo.type
+    if x.sxpinfo.gp & _S4_BIT:
+        raise NotSerialisableError("is an S4 object")
+    if kind not in _READABLE:
+        raise NotSerialisableError("is " + _OTHERS.get(kind, "of R's own workings"))
+    return kind
+
+
 def _classes(x: SEXP) -> frozenset[str]:
-    # sxpinfo.obj would tell too, but rpy2 3.5 declares it where R has the bit for ALTREP.
-    return _NO_CLASS if x.attrib == rlib.R_NilValue else frozenset(_strings(rlib.Rf_getAttrib(x, _CLASS)))
+    # Of the struct behind x, rpy2 3.5 declares only the type and gp where R has them: no x.sxpinfo.obj, no x.attrib.
+    if rlib.ATTRIB(x) == rlib.R_NilValue:
+        return frozenset()
+    return frozenset(_strings(rlib.Rf_getAttrib(x, _CLASS)))
 
 
 def _dims(x: SEXP) -> list[int]:
@@ -323,7 +348,7 @@ def _doubles(x: SEXP) -> list[Any]:
         return values
     for i, v in enumerate(values):
         if math.isinf(v):
-            raise NotSerialisableError(f"is {'-' if v < 0 else ''}Inf, for which JSON has nothing", f"[{i + 1}]")
+            raise NotSerialisableError("is Inf" if v > 0 else "is -Inf", f"[{i + 1}]")
     return [None if math.isnan(v) else v for v in values]
 
 
@@ -340,13 +365,17 @@ def _without(na: int, values: list[Any]) -> list[Any]:
 
 
 def _labels(x: SEXP) -> list[Any]:
-    labels = _strings(rlib.Rf_getAttrib(x, _LEVELS))
-    return [None if code is None else labels[code - 1] for code in _integers(x)]
+    labels = dict(enumerate(_strings(rlib.Rf_getAttrib(x, _LEVELS)), 1))
+    return [labels.get(code) for code in _integers(x)]
 
 
 def _strings(x: SEXP) -> list[Any]:
     """R keeps one copy of each text, so each is decoded once."""
-    pointers = ffi.unpack(ffi.cast("SEXP *", rlib.DATAPTR(x)), rlib.Rf_xlength(x)) if x != rlib.R_NilValue else []
+    if x.sxpinfo.type != rlib.STRSXP:
+        if x == rlib.R_NilValue:
+            return []
+        raise NotSerialisableError("has labels or names that are not text")
+    pointers = ffi.unpack(ffi.cast("SEXP *", rlib.DATAPTR(x)), rlib.Rf_xlength(x))
     texts = {pointer: _text(pointer) for pointer in set(pointers)}
     return [texts[pointer] for pointer in pointers]
 
@@ -363,7 +392,7 @@ def _check_names(names: list[str | None], what: str) -> None:
     seen: set[str] = set()
     for i, name in enumerate(names):
         if not name:
-            raise NotSerialisableError(f"has names, but {what} {i + 1} has none")
+            raise NotSerialisableError(f"has names, but not for {what} {i + 1}")
         if name in seen:
             raise NotSerialisableError(f"has more than one {what} called {name!r}")
         seen.add(name)

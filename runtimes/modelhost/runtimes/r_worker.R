@@ -1,6 +1,6 @@
 # The R side of the R worker: loading a model, calling it, telling its failures.
 #
-# r_worker.py sources this file into an environment of its own whose parent is base, out of reach of a model's
+# r_worker.py sources this file into an environment of its own in front of base, out of reach of a model's
 # `rm(list = ls())`. The model itself lives in the global environment, as on its author's machine: saved closures and
 # formulas name that environment and no other, and packages find the model's S3 methods there.
 #
@@ -57,25 +57,27 @@ guarded <- function(call, frame) {
     compiler::cmpfun(eval(call("function", as.pairlist(alist(parameters = )), body), frame))
 }
 
-# What went wrong in the last guarded call.
+# What went wrong in the last guarded call, of which nothing may be as it should.
 explain <- function() {
     condition <- last$condition
     calls <- last$calls
     last$condition <- last$calls <- NULL
     if (is.null(condition)) {
         # A jump to the top level past every handler: stop() with a condition that is no error, or a full stack.
-        condition <- simpleError(sub("^Error[^:\n]*: *", "", geterrmessage()))
+        condition <- simpleError(sub("^Error[^:\n]*: *", "", geterrmessage(), useBytes = TRUE))
     }
     message <- tryCatch(
         paste(as.character(conditionMessage(condition)), collapse = "\n"),
         error = function(e) "(the condition's message cannot be had)"
     )
-    message <- sub("\\s+$", "", message)
     list(
         exception = class(condition)[1L],
         message = message,
         invalid = inherits(condition, "InvalidParameters"),
-        traceback = paste(backtrace(calls, conditionCall(condition), message), collapse = "\n")
+        traceback = tryCatch(
+            paste(backtrace(calls, conditionCall(condition), message), collapse = "\n"),
+            error = function(e) "(the open calls cannot be shown)"
+        )
     )
 }
 
@@ -119,85 +121,90 @@ one_line <- function(code) {
 main_call <- quote(eval(code, globalenv()))
 run <- run_batch <- NULL   # guarded calls of the loaded model; run_batch is NULL without a batch hook
 
+notices <- character()
+notice <- function(...) notices <<- c(notices, sprintf(...))
+
 # Returns list(batch, setup, warnings), or list(reason, message, traceback, defines).
 load_model <- function(path, main_file, name) {
-    notices <- character()
-    refusal <- function(reason, message, traceback = message) {
-        list(reason = reason, message = strsplit(message, "\n", fixed = TRUE)[[1L]][1L], traceback = traceback,
-             defines = as.list(defined()))
-    }
-    because <- function(reason) {
-        why <- explain()
-        refusal(reason, why$message, why$traceback)
-    }
-
     lines <- readLines(path, warn = FALSE, encoding = "UTF-8")
     if (!all(validUTF8(lines))) {
         lines <- iconv(lines, "CP1252", "UTF-8", sub = "?")
-        notices <- c(notices, sprintf("%s is not UTF-8; it was read as Windows-1252", main_file))
+        notice("%s is not UTF-8: it was read as Windows-1252", main_file)
     }
     lines <- sub("^\ufeff", "", lines)
     code <- tryCatch(
         parse(text = lines, keep.source = TRUE, srcfile = srcfilecopy(main_file, lines)),
-        error = identity
+        error = conditionMessage
     )
-    if (inherits(code, "error")) return(refusal("syntax_error", conditionMessage(code)))
+    if (is.character(code)) return(refusal("syntax_error", code, code))
     # The variable is for scripts that ask the outermost frame, as under source(), where they are.
     ofile <- path
-    if (identical(attempt(main_call, environment()), failed)) return(because("import_failed"))
+    if (identical(attempt(main_call, environment()), failed)) return(refusal("import_failed"))
 
-    if (!own(name)) {
-        what <- if (exists(name, globalenv(), inherits = FALSE)) "%2$s in %1$s is not a function" else
-            "%1$s does not define the function %2$s"
-        return(refusal("function_not_found", sprintf(what, main_file, name)))
-    }
-    hidden <- package_of(name)
-    if (!is.null(hidden)) {
-        notice <- sprintf("%s() in %s hides R's own %s::%s()", name, main_file, hidden, name)
+    if (!own(name)) return(refusal("function_not_found", not_found(main_file, name)))
+    package <- package_of(name)
+    if (!is.null(package)) {
+        hides <- sprintf("%s: '%s' hides R's own %s::%s", main_file, name, package, name)
         if (calls_itself(get(name, globalenv()), name)) {
             return(refusal("function_masks_base", sprintf(
-                "%s and calls %s(), which is itself: write %s::%s() there, or give the model's function another name",
-                notice, name, hidden, name
+                "%s and calls itself by that name: write %s::%s() there, or give the model's function another name",
+                hides, package, name
             )))
         }
-        notices <- c(notices, notice)
+        notice("%s", hides)
     }
 
     frame <- new.env(parent = globalenv())
     if (own("setup")) {
         frame$setup_result <- attempt(quote(setup()), globalenv())
-        if (identical(frame$setup_result, failed)) return(because("setup_failed"))
+        if (identical(frame$setup_result, failed)) return(refusal("setup_failed"))
     }
     hook <- paste0(name, "_batch")
-    run <<- prepared(name, frame)
-    run_batch <<- if (own(hook)) prepared(hook, frame)
-    if (wants_setup(get(name, globalenv())) && !own("setup")) {
-        notices <- c(notices, sprintf("%s() requires a second parameter, but %s defines no setup()", name, main_file))
-    }
+    run <<- prepared(name, frame, main_file)
+    run_batch <<- if (own(hook)) prepared(hook, frame, main_file)
     list(batch = own(hook), setup = own("setup"), warnings = as.list(notices))
 }
 
+# Why the model cannot be loaded; without a message, because of the last guarded call.
+refusal <- function(reason, message = NULL, traceback = "") {
+    if (is.null(message)) {
+        why <- explain()
+        message <- why$message
+        traceback <- why$traceback
+    }
+    list(reason = reason, message = message, traceback = traceback, defines = as.list(defined()))
+}
+
+not_found <- function(main_file, name) {
+    if (name %in% ls(globalenv(), all.names = TRUE)) return(sprintf("%s: '%s' is not a function", main_file, name))
+    known <- defined()
+    known <- if (length(known)) paste("it defines:", paste(known, collapse = ", ")) else "it defines no functions"
+    sprintf("%s has no function '%s'; %s", main_file, name, known)
+}
+
 # Whether the model has a function of that name: what stats or another package has does not count.
-own <- function(name) exists(name, envir = globalenv(), mode = "function", inherits = FALSE)
+own <- function(name) nzchar(name) && exists(name, envir = globalenv(), mode = "function", inherits = FALSE)
 
 defined <- function() Filter(own, ls(globalenv()))
 
-# The guarded call of one of the model's functions, named as tracebacks show it.
-prepared <- function(name, frame) {
+# The guarded call of one of the model's functions, written as tracebacks are to show it. What it requires besides the
+# parameters is setup()'s result.
+prepared <- function(name, frame, main_file) {
     f <- get(name, globalenv())
     assign(name, f, frame)
-    guarded(as.call(c(as.name(name), quote(parameters), if (wants_setup(f) && own("setup")) quote(setup_result))), frame)
+    call <- call(name, quote(parameters))
+    required <- Filter(function(default) identical(default, quote(expr = )), as.list(formals(args(f))))
+    required <- setdiff(names(required), "...")
+    if (length(required) > 1L && own("setup")) call[[required[2L]]] <- quote(setup_result)
+    if (length(required) > length(call) - 1L) {
+        notice("%s: '%s' requires %d arguments and is called with %d",
+               main_file, name, length(required), length(call) - 1L)
+    }
+    guarded(call, frame)
 }
 
 # As R_tryEval does for calls: nothing jumps out of this, not even what passes by all handlers on its way to the top.
 attempt <- function(call, frame) withRestarts(guarded(call, frame)(), abort = function() failed)
-
-# A second parameter without a default.
-wants_setup <- function(f) {
-    parameters <- formals(args(f))
-    parameters <- parameters[names(parameters) != "..."]
-    length(parameters) > 1L && identical(parameters[[2L]], quote(expr = ))
-}
 
 # The package, of those that nobody attaches, that has a function of that name.
 package_of <- function(name) {

@@ -112,8 +112,10 @@ class R:
     """R, started in this process, with r_worker.R in an environment of its own."""
 
     def __init__(self, library: str) -> None:
-        # Read by R's start-up. A path that is no folder is dropped there, while an empty variable gets its default.
-        os.environ.update(R_LIBS=library or os.devnull, R_LIBS_USER=os.devnull, R_LIBS_SITE=os.devnull)
+        # R's start-up reads these, and gives the last two defaults if they are empty. As the site library too, so that
+        # a model that calls .libPaths() with the folders of its author's machine does not lose its packages.
+        folders = library or os.devnull  # what is no folder is dropped
+        os.environ.update(R_LIBS=folders, R_LIBS_USER=folders, R_LIBS_SITE=folders)
         # When imported, rpy2 starts an Rscript to learn the LD_LIBRARY_PATH that `R CMD` has set already: a tenth of a
         # second, and whatever somebody's .Rprofile does. rpy2's initr() does the like; hence _start().
         import rpy2.situation
@@ -130,7 +132,7 @@ class R:
         self.values = r_values
         self._error = ffi.new("int *")
         self._space = rlib.R_BaseEnv
-        self._space = self.keep(self.call("new.env", True, rlib.R_BaseEnv))
+        self._space = self.keep(self.call("new.env", True, rlib.R_BaseNamespace))
         self.call("sys.source", str(HERE / "r_worker.R"), self._space)
         self.failed = self.get("failed")
         self._reader = r_values.Reader(self.as_text, unbox=True)
@@ -186,7 +188,10 @@ class R:
 
     def as_text(self, moments: SEXP) -> SEXP:
         """ISO 8601 texts of R dates or times."""
-        return self.call("as_text", moments)
+        try:
+            return self.call("as_text", moments)
+        except RuntimeError as error:
+            raise self.values.NotSerialisableError("is of a class for dates and is none") from error
 
     def set_command_line(self, *words: str) -> None:
         """Sets what commandArgs() returns."""
@@ -202,7 +207,8 @@ class Failed(Exception):
 
     def __init__(self, reason: str, message: str, *, traceback: str = "", **fields: Any) -> None:
         super().__init__(message)
-        self.fields = {"reason": reason, "message": message[:1000], "traceback": traceback[-16000:], **fields}
+        message, traceback = message.rstrip()[:1000], traceback.rstrip()[-16000:]
+        self.fields = {"reason": reason, "message": message, "traceback": traceback, **fields}
 
 
 class Entry:
@@ -228,8 +234,12 @@ class Entry:
         r.lib.Rf_protect(result)
         try:
             return read(result), took
-        except (r.values.NotSerialisableError, RecursionError) as error:
-            words = "result is nested too deeply for JSON" if isinstance(error, RecursionError) else str(error)
+        except RecursionError as error:
+            raise Failed("result_not_serialisable", "result is nested too deeply, which JSON cannot hold") from error
+        except r.values.NotSerialisableError as error:
+            raise Failed("result_not_serialisable", str(error)) from error
+        except Exception as error:  # a class attribute may be on anything
+            words = f"result cannot be read: {type(error).__name__}: {error}"
             raise Failed("result_not_serialisable", words) from error
         finally:
             r.lib.Rf_unprotect(1)
@@ -256,7 +266,10 @@ class Model:
         self._r.set_command_line("R", "--no-echo", "--no-restore", f"--file={path}")  # as Rscript has it
         outcome = self._r.ask("load_model", path, main_file, request["function"])
         if "reason" in outcome:
-            raise Failed(**outcome)
+            words = outcome.pop("message")
+            # R's lines of a syntax error repeat the code; other messages may be sentences that run on.
+            line = words.partition("\n")[0] if outcome["reason"] == "syntax_error" else " ".join(words.split())
+            raise Failed(message=line, **outcome)
         self._reader = self._r.values.Reader(self._r.as_text, unbox=bool(request.get("unbox")))
         self._one = Entry(self._r, "run")
         self._many = Entry(self._r, "run_batch") if outcome["batch"] else None
@@ -286,7 +299,9 @@ class Model:
     def _to_r(self, parameters: Any, *, batch: bool = False) -> SEXP:
         try:
             return self._r.values.to_list(parameters) if batch else self._r.values.to_r(parameters)
-        except (ValueError, OverflowError, RecursionError) as error:
+        except RecursionError as error:
+            raise Failed("parameters_invalid", "the parameters are nested too deeply for R") from error
+        except (ValueError, OverflowError) as error:
             raise Failed("parameters_invalid", f"R cannot hold the parameters: {error}") from error
 
 
@@ -306,8 +321,8 @@ def converse(link: Link, r: R, token: str) -> None:
         kind, answered = header.get("type"), {"id": header.get("id")}
         if kind == "call" and model.loaded:
             try:
-                fields, result = model.call(body, batch=bool(header.get("batch")))
-                link.send({"type": "result", **answered, **fields}, result)
+                fields, body = model.call(body, batch=bool(header.get("batch")))
+                link.send({"type": "result", **answered, **fields}, body)
             except Failed as failed:
                 link.send({"type": "failed", **answered, "exception": "", **failed.fields})
         elif kind == "load" and not asked_to_load:
@@ -335,7 +350,7 @@ def main() -> None:
         leave(EXIT_NO_LINK, f"no link: {error}")
     try:
         r = R(library)
-        del os.environ["RPY2_CFFI_MODE"]
+        os.environ.pop("RPY2_CFFI_MODE", None)
         converse(link, r, token)
     except End as end:
         if end.code == 0:

@@ -6,6 +6,7 @@ import shutil
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
+
 from modelhost.envs import EnvironmentStore
 from modelhost.server.access.operators import Operators
 from modelhost.server.api import reflection

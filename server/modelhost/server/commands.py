@@ -10,6 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 import uvloop
+
 from modelhost.client import local
 from modelhost.envs import DEFAULT_R_REPOSITORIES
 from modelhost.server.app import App

@@ -12,6 +12,7 @@ DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
 DEFAULT_SNAPSHOT_LIMIT = 1024**3
 DEFAULT_BUILDS = 8
 STOP_GRACE_SECONDS = 10.0
+MOST_PORT = 65535
 
 
 def default_state_dir() -> Path:
@@ -36,8 +37,8 @@ class ServerSettings:
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
         host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(f"--listen must be host:port, not {self.listen!r}")
+        if not host or not port.isdecimal() or int(port) > MOST_PORT:
+            raise ValueError(f"--listen must be host:port, the port from 0 to {MOST_PORT}, not {self.listen!r}")
         if not self.insecure and not _is_loopback(host):
             raise ValueError(
                 f"{host} is not a loopback address, and calls would travel unencrypted; "

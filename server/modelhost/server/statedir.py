@@ -18,10 +18,13 @@ class StateDirBusy(Exception):
 
 
 class StateDir:
-    """Paths below `root`, which is made if it is not there, for its owner alone."""
+    """Paths below `root`, which is made if it is not there, for its owner alone. Raises `OSError`."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(f"--state-dir: there is a file where {root} needs a directory") from None
         self.root = root.resolve()
         self.database = self.root / "modelhost.db"
         self.admin_token = self.root / "admin.token"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from modelhost.server.sources.copying import copy_file
 
 

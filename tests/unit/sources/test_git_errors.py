@@ -1,6 +1,7 @@
 """What is made of Git's own words. Each text was printed by a real git, ssh or host."""
 
 import pytest
+
 from modelhost.envs.process import CommandFailed
 from modelhost.server.sources.git_errors import cause, explain, refuses_one_commit
 from modelhost.server.sources.git_place import Repository

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 
 import pytest
+
 from modelhost.server.sources import EntryKind
 from modelhost.server.sources.manifest import SnapshotFile, digest_of, dump_manifest, load_manifest
 

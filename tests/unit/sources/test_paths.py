@@ -1,6 +1,7 @@
 """Which names may be deployed, and what a selection means."""
 
 import pytest
+
 from modelhost.server.errors import Conflict, InvalidRequest, NotFound
 from modelhost.server.sources import EntryKind, Selection, TreeEntry
 from modelhost.server.sources.paths import (

@@ -22,14 +22,22 @@ class Operators:
 
     @classmethod
     def from_file(cls, path: Path) -> "Operators":
-        """Read the token, or make one, readable by the server's user alone. Raises `OSError`."""
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return cls(path.read_text("ascii").strip())
+        """Read the token, or make one, readable by the server's user alone.
+
+        Raises `OSError`, and `ValueError` for a file without a token: with an empty one everybody would be let in.
+        """
+        if path.exists():
+            token = path.read_text("ascii", "replace").strip()
+            if not token:
+                raise ValueError(f"there is no token in {path}; remove the file to have one made")
+            return cls(token)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        with os.fdopen(descriptor, "w") as file:
+        draft = path.with_name(f".{path.name}")  # a server that is killed leaves no half a token
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
             file.write(token + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(draft, path)
         return cls(token)
 
     def check(self, metadata: Mapping[str, str | bytes]) -> None:

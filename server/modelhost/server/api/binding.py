@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
+
 from modelhost.server.api.methods import Access, BidiStream, Method, ServerStream, Unary
 
 

@@ -1,6 +1,7 @@
 """Between stored values and messages of the public API."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from modelhost.envs import Environment, Interpreter, Language
 from modelhost.server.api import names
 from modelhost.server.resources import (

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Set
 from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
+
 from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
 from modelhost.server.control.changes import Changes
@@ -61,8 +62,10 @@ class HealthMethods:
                     if stopping.done():
                         return
                     waiting = asyncio.ensure_future(changed.wait())
-                    await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
-                    waiting.cancel()
+                    try:
+                        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        waiting.cancel()
             finally:
                 stopping.cancel()
 

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
+
 from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
 from modelhost.server.api.status import CallFailed, internal_error, status_of

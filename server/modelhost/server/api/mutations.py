@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+
 from modelhost.server.api.call import Call
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.store import requests

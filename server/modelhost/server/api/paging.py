@@ -8,6 +8,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1_000
+DIGITS = 18  # of the numbers that SQLite and files can count with
 
 
 def page_size(asked: int, *, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
@@ -33,14 +34,29 @@ def key_in(page_token: str, listing: str) -> str:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         found = separator = key = ""
     if not separator or found != listing:
-        raise InvalidRequest(
-            "page_token",
-            "page_token was not made for this list; leave it empty to begin anew",
-            reason=ErrorReason.ERROR_REASON_PAGE_TOKEN_INVALID,
-        )
+        raise _invalid()
     return key
+
+
+def numbers_in(page_token: str, listing: str, count: int) -> tuple[int, ...]:
+    """The key in a token as so many numbers; none for the first page. Raises as `key_in` does."""
+    key = key_in(page_token, listing)
+    if not key and not page_token:
+        return ()
+    parts = key.split(" ")
+    if len(parts) != count or not all(part.isdecimal() and len(part) <= DIGITS for part in parts):
+        raise _invalid()
+    return tuple(map(int, parts))
 
 
 def cut(listing: str, keys: list[str], size: int) -> str:
     """The next page's token, where `keys` are those of one more than a page, if there are so many."""
     return token(listing, keys[size - 1]) if len(keys) > size else ""
+
+
+def _invalid() -> InvalidRequest:
+    return InvalidRequest(
+        "page_token",
+        "page_token was not made for this list; leave it empty to begin anew",
+        reason=ErrorReason.ERROR_REASON_PAGE_TOKEN_INVALID,
+    )

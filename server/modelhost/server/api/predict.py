@@ -5,10 +5,11 @@ import math
 from typing import Any
 
 from google.protobuf.struct_pb2 import Value
+
 from modelhost.server.api import names
 from modelhost.server.api.call import Call
 from modelhost.server.control.deployments import Deployments
-from modelhost.server.errors import InvalidRequest
+from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.router import Router
 from modelhost.server.store.database import Database, Transaction
@@ -16,15 +17,18 @@ from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 EXACT_INTEGERS = 2**53
+ENVELOPE_BYTES = 24  # at most, around a result: tags, lengths, the revision
+VALUE_LEVELS = 32  # parsers give up at 100 messages within each other, and each object in an object is three
 
 
 class PredictMethods:
-    """Handlers of the Predict service."""
+    """Handlers of the Predict service. Nothing that they answer is larger than `message_limit` bytes."""
 
-    def __init__(self, router: Router, database: Database, commands: Deployments) -> None:
+    def __init__(self, router: Router, database: Database, commands: Deployments, message_limit: int) -> None:
         self._router = router
         self._database = database
         self._commands = commands
+        self._result_limit = message_limit - ENVELOPE_BYTES
 
     async def predict(self, call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
         """Call a model once."""
@@ -32,11 +36,14 @@ class PredictMethods:
         match request.WhichOneof("input"):
             case "parameters_json":
                 result = await pool.call(request.parameters_json.encode(), call.deadline)
+                self._check_size(len(result))
                 return pb.PredictResponse(result_json=result.decode(), revision=revision)
             case "parameters":
                 parameters = json.dumps(_plain(request.parameters)).encode()
                 result = await pool.call(parameters, call.deadline)
-                return pb.PredictResponse(result=_value(json.loads(result)), revision=revision)
+                value = _as_value(result)
+                self._check_size(value.ByteSize())
+                return pb.PredictResponse(result=value, revision=revision)
             case _:
                 raise InvalidRequest(
                     "parameters",
@@ -66,6 +73,16 @@ class PredictMethods:
             environment_digest=revision.environment_digest,
             example_parameters_json=settings.test_call.parameters_json if settings.test_call else "",
         )
+
+    def _check_size(self, size: int) -> None:
+        """Refuse what gRPC would not send, and would say so in words of its own."""
+        if size > self._result_limit:
+            raise PredictionFailed(
+                ErrorReason.ERROR_REASON_RESULT_TOO_LARGE,
+                "the model's result has {size} bytes; the server's message limit leaves room for {limit}",
+                size=size,
+                limit=self._result_limit,
+            )
 
 
 def _service(name: str) -> str:
@@ -101,24 +118,42 @@ def _plain(value: Value) -> Any:
             return None
 
 
-def _value(plain: Any) -> Value:
-    """JSON as a Value."""
+def _as_value(result: bytes) -> Value:
+    """A result as a Value. Raises `PredictionFailed` for what JSON holds and a Value, or those who parse it, do not."""
     value = Value()
+    try:
+        _fill(value, json.loads(result), VALUE_LEVELS)
+    except (OverflowError, ValueError):
+        problem = "a number that is no double"
+    except RecursionError:
+        problem = f"more than {VALUE_LEVELS} levels"
+    else:
+        return value
+    raise PredictionFailed(
+        ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
+        "the result has {problem}; send parameters_json to have it as JSON",
+        problem=problem,
+    )
+
+
+def _fill(value: Value, plain: Any, levels: int) -> None:
+    """Put JSON of at most so many levels into an empty Value. Raises `RecursionError`, `OverflowError`."""
+    if levels < 0:
+        raise RecursionError
     match plain:
         case None:
             value.null_value = 0  # type: ignore[assignment]  # NULL_VALUE
         case bool():
             value.bool_value = plain
         case int() | float():
-            value.number_value = plain
+            value.number_value = float(plain)
         case str():
             value.string_value = plain
         case list():
-            value.list_value.values.extend(_value(item) for item in plain)
+            value.list_value.SetInParent()
+            for item in plain:
+                _fill(value.list_value.values.add(), item, levels - 1)
         case dict():
             value.struct_value.SetInParent()
             for name, item in plain.items():
-                value.struct_value.fields[name].CopyFrom(_value(item))
-    if plain == []:
-        value.list_value.SetInParent()
-    return value
+                _fill(value.struct_value.fields[name], item, levels - 1)

@@ -5,8 +5,10 @@ https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from google.protobuf import text_format
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pool import Default
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import Default, DescriptorPool
 from grpc_reflection.v1alpha.reflection_pb2 import (
     DESCRIPTOR,
     ErrorResponse,
@@ -17,6 +19,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
     ServiceResponse,
 )
+
 from modelhost.server.api.call import Call
 from modelhost.server.api.status import Code
 
@@ -30,6 +33,8 @@ class ReflectionMethods:
     def __init__(self, services: Sequence[str]) -> None:
         self._services = sorted(services)
         self._pool = Default()
+        self._version_1 = DescriptorPool()
+        self._version_1.Add(_version_1())
 
     async def server_reflection_info(
         self, call: Call, requests: AsyncIterator[ServerReflectionRequest]
@@ -48,9 +53,16 @@ class ReflectionMethods:
                 services = [ServiceResponse(name=name) for name in self._services]
                 return ServerReflectionResponse(list_services_response=ListServiceResponse(service=services))
             case "file_by_filename":
-                return _files(lambda: pool.FindFileByName(request.file_by_filename))
+                wanted_file = request.file_by_filename
+                return _files(
+                    lambda: pool.FindFileByName(wanted_file), lambda: self._version_1.FindFileByName(wanted_file)
+                )
             case "file_containing_symbol":
-                return _files(lambda: pool.FindFileContainingSymbol(request.file_containing_symbol))
+                symbol = request.file_containing_symbol
+                return _files(
+                    lambda: pool.FindFileContainingSymbol(symbol),
+                    lambda: self._version_1.FindFileContainingSymbol(symbol),
+                )
             case "file_containing_extension":
                 wanted = request.file_containing_extension
                 return _files(
@@ -76,11 +88,22 @@ class ReflectionMethods:
         )
 
 
-def _files(find: Callable[[], FileDescriptor]) -> ServerReflectionResponse:
+def _version_1() -> FileDescriptorProto:
+    """The file of version 1, which grpcio-reflection lacks."""
+    alpha = FileDescriptorProto()
+    DESCRIPTOR.CopyToProto(alpha)
+    return text_format.Parse(str(alpha).replace("v1alpha", "v1"), FileDescriptorProto())
+
+
+def _files(*places: Callable[[], FileDescriptor]) -> ServerReflectionResponse:
     """The file and all that it imports, imports first: what clients need to make sense of it."""
-    try:
-        wanted = find()
-    except KeyError:
+    for find in places:
+        try:
+            wanted = find()
+            break
+        except KeyError:
+            continue
+    else:
         return _error(Code.NOT_FOUND, "not found")
     found: dict[str, bytes] = {}
 

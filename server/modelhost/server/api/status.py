@@ -12,12 +12,15 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status as StatusMessage
+
 from modelhost.server.errors import Busy, Conflict, DomainError, InvalidRequest, reason_name
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DOMAIN: Final = "modelhost"
 MESSAGE_BYTES = 1024
 VALUE_BYTES = 256
+VALUES_BYTES = 1536  # of all values of an error together: every detail that is promised must have room
+DESCRIPTION_BYTES = 512
 DETAILS_BYTES = 4096
 
 
@@ -100,22 +103,23 @@ def status_of(error: DomainError) -> Status:
     """Map a domain error."""
     code = CODES.get(error.reason, Code.FAILED_PRECONDITION)
     message = _cut(f"{error.message}. {error.hint}" if error.hint else error.message, MESSAGE_BYTES)
+    value_bytes = min(VALUE_BYTES, VALUES_BYTES // max(len(error.values), 1))
     info = ErrorInfo(
         domain=DOMAIN,
         reason=reason_name(error.reason),
-        metadata={name: _cut(value, VALUE_BYTES) for name, value in error.values.items()},
+        metadata={name: _cut(value, value_bytes) for name, value in error.values.items()},
     )
     status = StatusMessage(code=code, message=message)
     _add(status, info)
     match error:
         case InvalidRequest():
-            violation = BadRequest.FieldViolation(field=error.field, description=_cut(error.message, MESSAGE_BYTES))
+            violation = BadRequest.FieldViolation(field=error.field, description=_cut(error.message, DESCRIPTION_BYTES))
             _add(status, BadRequest(field_violations=[violation]))
         case Conflict():
             failed = PreconditionFailure.Violation(
                 type=reason_name(error.reason),
                 subject=_cut(next(iter(error.values.values()), ""), VALUE_BYTES),
-                description=_cut(error.message, MESSAGE_BYTES),
+                description=_cut(error.message, DESCRIPTION_BYTES),
             )
             _add(status, PreconditionFailure(violations=[failed]))
         case Busy():
@@ -141,4 +145,4 @@ def _add(status: StatusMessage, detail: ErrorInfo | BadRequest | PreconditionFai
 def _cut(text: str, limit: int) -> str:
     """At most `limit` bytes of UTF-8."""
     data = text.encode("utf-8", "replace")
-    return text if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"
+    return data.decode() if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"

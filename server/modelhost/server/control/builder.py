@@ -11,11 +11,13 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
+
 from modelhost.envs import Environment, EnvironmentStore, Job, read_requirements
 from modelhost.server.control import failures, settings
 from modelhost.server.control.buildlog import BuildLog
@@ -26,6 +28,7 @@ from modelhost.server.control.sources import Sources
 from modelhost.server.control.states import advance
 from modelhost.server.errors import PredictionFailed, StepFailed
 from modelhost.server.resources import Deployment, Failure, ModelSettings, Revision, RevisionState, TestCall
+from modelhost.server.serving.finish import finish
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.worker import WorkerHost
 from modelhost.server.sources import Selection
@@ -96,6 +99,7 @@ class Builder:
         walk = _Walk(deployment, revision, build_log, on_change, on_broken)
         if walk.revision.state is not RevisionState.READY:
             await self._restart(walk)
+        pool: Pool | None = None
         try:
             with build_log.step("fetch"):
                 snapshot = await self._fetch(walk)
@@ -103,13 +107,15 @@ class Builder:
                 environment = await self._provision(walk, snapshot)
             with build_log.step("load"):
                 pool = await self._load(walk, snapshot, environment)
-        except asyncio.CancelledError:
-            build_log.say("interrupted")
+            await self._advance(walk, RevisionState.READY, ready=time.time())
+            return pool
+        except BaseException as error:
+            if pool is not None:
+                await pool.close()
+            if isinstance(error, Exception):
+                return await self._fail(walk, error)
+            await finish(self._interrupted(walk))
             raise
-        except Exception as error:
-            return await self._fail(walk, error)
-        await self._advance(walk, RevisionState.READY, ready=time.time())
-        return pool
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -196,17 +202,17 @@ class Builder:
         )
         walk.log.say(f"loading {wanted.main_file}, function {wanted.function}")
         loaded = await pool.start()
-        for warning in loaded.warnings:
-            walk.log.say(f"warning: {warning}")
-        if wanted.test_call:
-            try:
+        try:
+            for warning in loaded.warnings:
+                walk.log.say(f"warning: {warning}")
+            if wanted.test_call:
                 await _check_test_call(pool, wanted.test_call)
-            except BaseException:
-                await pool.close()
-                raise
-            walk.log.say(
-                "the test call gave what was expected" if wanted.test_call.expected_json else "test call passed"
-            )
+                walk.log.say(
+                    "the test call gave what was expected" if wanted.test_call.expected_json else "test call passed"
+                )
+        except BaseException:
+            await pool.close()
+            raise
         return pool
 
     # -- what they share -------------------------------------------------------------------------------------------
@@ -224,15 +230,17 @@ class Builder:
         return None
 
     async def _in_thread(self, walk: "_Walk", function: Callable[..., T], *arguments: object) -> T:
-        """Call `function(*arguments, job)` on a thread. Cancelling cancels the job and waits for the thread."""
+        """Call `function(*arguments, job)` on a thread. Cancelling cancels the job and waits for its end."""
         job = walk.log.job(dict(self._host.marker))
-        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments, job))
+        work = self._threads.submit(function, *arguments, job)
+        future = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             job.cancel()
-            await asyncio.wait([future])
-            future.exception()  # Cancelled, or whatever came first: nobody asks any more
+            if not work.cancel():  # it has begun
+                with suppress(Exception):  # Cancelled, or whatever came first: nobody asks any more
+                    await finish(future)
             raise
 
     async def _restart(self, walk: "_Walk") -> None:
@@ -242,12 +250,16 @@ class Builder:
     async def _advance(self, walk: "_Walk", state: RevisionState, **changes: Any) -> None:
         """Store the next state; a revision that was READY before stays READY whatever happens now."""
         if walk.revision.state is not RevisionState.READY:
-            walk.revision = advance(walk.revision, state)
-            await self._save(walk, **changes)
+            await self._save(walk, state=advance(walk.revision, state).state, **changes)
 
     async def _save(self, walk: "_Walk", **changes: Any) -> None:
-        walk.revision = revision = replace(walk.revision, **changes)
-        await self._database.run(lambda tx: deployments.save_revision(tx, revision))
+        before = walk.revision
+        walk.revision = revision = replace(before, **changes)
+        try:
+            await self._database.run(lambda tx: deployments.save_revision(tx, revision))
+        except Exception:  # not stored; a cancel, on the other hand, undoes nothing
+            walk.revision = before
+            raise
         self._changes.notify(revision.deployment_uid)
 
     async def _fail(self, walk: "_Walk", error: Exception) -> Broken:
@@ -255,13 +267,20 @@ class Builder:
         if known.reason == ErrorReason.ERROR_REASON_INTERNAL:
             log.error("a step failed", deployment=walk.deployment.id, revision=walk.revision.number, exc_info=error)
         failure = failures.failure_of(known, revision=walk.revision.number, step=walk.log.current_step, now=time.time())
-        if details := failures.details_of(error):
-            walk.log.say(details)
-        walk.log.say(f"failed: {failure.reason}: {failure.message}")
-        if failure.hint:
-            walk.log.say(f"hint: {failure.hint}")
+        with suppress(OSError):  # that the disk is full may be the failure
+            if details := failures.details_of(error):
+                walk.log.say(details)
+            walk.log.say(f"failed: {failure.reason}: {failure.message}")
+            if failure.hint:
+                walk.log.say(f"hint: {failure.hint}")
         await self._advance(walk, RevisionState.FAILED, failure=failure)
         return Broken(failure, walk.revision)
+
+    async def _interrupted(self, walk: "_Walk") -> None:
+        with suppress(OSError):
+            walk.log.say("interrupted")
+        if not walk.revision.state.is_terminal and walk.revision.state is not RevisionState.PENDING:
+            await self._advance(walk, RevisionState.PENDING)
 
 
 @dataclass

@@ -9,14 +9,17 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import structlog
+
 from modelhost.server.control import failures
 from modelhost.server.control.builder import Broken, Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.states import move
 from modelhost.server.errors import StepFailed
-from modelhost.server.resources import Deployment, DeploymentState, Revision, UpdateState
+from modelhost.server.resources import Deployment, DeploymentState, Failure, Revision, UpdateState
+from modelhost.server.serving.finish import finish
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router
 from modelhost.server.store import deployments
@@ -80,7 +83,6 @@ class _Actor:
         self._owner = owner
         self._uid = uid
         self._pool: Pool | None = None
-        self._broken: StepFailed | None = None
         self._log = log.bind(deployment_uid=uid)
         self.wake = asyncio.Event()
         self.task = asyncio.ensure_future(self._run())
@@ -109,12 +111,14 @@ class _Actor:
         if deployment is None:
             return True
         self._owner.router.add(deployment.service_id, deployment.id, deployment.uid)
+        updating = deployment.update_state is UpdateState.IN_PROGRESS
+        broken = self._pool.broken if self._pool is not None else None
         match deployment.state:
             case _D.STOPPED | _D.FAILED:
                 return True
             case _D.STOPPING:
                 await self._unroute(deployment, STOP_GRACE_SECONDS)
-                await self._change(_D.STOPPING, lambda d: replace(move(d, _D.STOPPED), active=0))
+                await self._change(_D.STOPPING, lambda d: _at_rest(d, _D.STOPPED, d.failure))
             case _D.DELETING:
                 await self._unroute(deployment, 0)
                 self._owner.router.remove(deployment.service_id)
@@ -123,12 +127,12 @@ class _Actor:
                 self._owner.changes.notify(deployment.uid)
             case _D.STARTING:
                 await self._bring_up(deployment, deployment.target)
-            case _D.RUNNING if self._broken is not None:
-                await self._give_up(deployment, self._broken)
             case _D.RUNNING if self._pool is None:  # after a restart of the server
                 await self._bring_up(deployment, deployment.active)
-            case _D.RUNNING if deployment.update_state is UpdateState.IN_PROGRESS:
+            case _D.RUNNING if updating:  # if what runs is broken, this may be what mends it
                 await self._bring_up(deployment, deployment.target)
+            case _D.RUNNING if broken is not None:
+                await self._give_up(deployment, broken)
             case _:
                 return True
         return False
@@ -139,28 +143,38 @@ class _Actor:
         assert revision is not None  # a deployment's revisions live as long as it does
         build = asyncio.ensure_future(
             self._owner.builder.build(
-                deployment, revision, on_change=lambda: self._seen(deployment), on_broken=self._on_broken
+                deployment,
+                revision,
+                on_change=lambda: self._seen(deployment),
+                on_broken=lambda _: self.wake.set(),
             )
         )
+        built = False
         try:
-            while not build.done():
-                waking = asyncio.ensure_future(self.wake.wait())
-                await asyncio.wait([build, waking], return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
-                self.wake.clear()
-                if not build.done() and not await self._still_wanted(deployment):
-                    break
+            built = await self._until_built(build, deployment)
         finally:
-            if not build.done():
-                build.cancel()
-                await asyncio.wait([build])
-        if build.cancelled():
+            if not built:
+                await finish(_abandon(build))
+        if not built:
             return
         result = build.result()
         if isinstance(result, Broken):
             await self._failed(deployment, revision, result)
         else:
             await self._activate(deployment, number, result)
+
+    async def _until_built(self, build: "asyncio.Future[Any]", deployment: Deployment) -> bool:
+        """Wait for a build; false as soon as it is not wanted any more."""
+        while not build.done():
+            waking = asyncio.ensure_future(self.wake.wait())
+            try:
+                await asyncio.wait([build, waking], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waking.cancel()
+            self.wake.clear()
+            if not build.done() and not await self._still_wanted(deployment):
+                return False
+        return True
 
     async def _still_wanted(self, deployment: Deployment) -> bool:
         now = await self._read()
@@ -173,6 +187,7 @@ class _Actor:
         def swap() -> None:
             self._pool = pool
             self._owner.router.route(deployment.service_id, pool, number)
+            self._log.info("revision is served", deployment=deployment.id, revision=number)
 
         def activate(current: Deployment) -> Deployment:
             running = current if current.state is _D.RUNNING else move(current, _D.RUNNING)
@@ -184,19 +199,20 @@ class _Actor:
                 service_created=current.service_created or time.time(),
             )
 
-        changed = await self._change(deployment.state, activate, target=deployment.target, then=swap)
-        if changed is None:  # stopped, deleted or updated in the last moment
-            await pool.close()
-            return
-        self._log.info("revision is served", deployment=deployment.id, revision=number)
-        if before is not None:
-            await before.drain(STOP_GRACE_SECONDS)
+        try:
+            # To the end: the swap comes with the commit, even if we are cancelled in between.
+            await finish(self._change(deployment.state, activate, target=deployment.target, then=swap))
+        finally:
+            if self._pool is not pool:  # stopped, deleted or updated in the last moment
+                await pool.close()
+            elif before is not None:
+                await before.drain(STOP_GRACE_SECONDS)
 
     async def _failed(self, deployment: Deployment, revision: Revision, broken: Broken) -> None:
         def fail(current: Deployment) -> Deployment:
             if self._pool is not None:  # an update: what runs goes on
                 return replace(current, update_state=UpdateState.FAILED, failure=broken.failure)
-            return replace(move(current, _D.FAILED), active=0, failure=broken.failure)
+            return _at_rest(current, _D.FAILED, broken.failure)
 
         await self._change(deployment.state, fail, target=deployment.target)
         self._log.warning(
@@ -207,11 +223,7 @@ class _Actor:
         """The workers of a running deployment cannot be replaced any more."""
         failure = failures.failure_of(error, revision=deployment.active, step="load", now=time.time())
         await self._unroute(deployment, 0)
-        await self._change(_D.RUNNING, lambda d: replace(move(d, _D.FAILED), active=0, failure=failure))
-
-    def _on_broken(self, error: StepFailed) -> None:
-        self._broken = error
-        self.wake.set()
+        await self._change(_D.RUNNING, lambda d: _at_rest(d, _D.FAILED, failure), target=deployment.target)
 
     def _seen(self, deployment: Deployment) -> None:
         self._owner.router.changed(self._owner.router.find(deployment.service_id))
@@ -219,7 +231,7 @@ class _Actor:
 
     async def _unroute(self, deployment: Deployment, grace: float) -> None:
         self._owner.router.route(deployment.service_id, None, 0)
-        pool, self._pool, self._broken = self._pool, None, None
+        pool, self._pool = self._pool, None
         if pool is not None:
             await pool.drain(grace)
 
@@ -247,6 +259,19 @@ class _Actor:
             return saved
 
         return await self._owner.database.run(transaction)
+
+
+def _at_rest(deployment: Deployment, state: DeploymentState, failure: Failure | None) -> Deployment:
+    """The deployment with nothing of it running, nor on the way."""
+    return replace(move(deployment, state), active=0, update_state=UpdateState.NONE, failure=failure)
+
+
+async def _abandon(build: "asyncio.Future[Pool | Broken]") -> None:
+    """End a build; a pool that it has made in the last moment is closed."""
+    build.cancel()
+    await asyncio.wait([build])
+    if not build.cancelled() and build.exception() is None and isinstance(pool := build.result(), Pool):
+        await pool.close()
 
 
 def _all(tx: Transaction) -> list[Deployment]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
 from modelhost.envs import Language, default_requirements_file
 from modelhost.server.errors import InvalidRequest, StepFailed
 from modelhost.server.resources import ModelSettings, TestCall

@@ -1,10 +1,14 @@
 """The door that is always there: grpc.aio on the server's event loop. Messages stay bytes; `api.methods` parses."""
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+
 from modelhost.server.api.call import Call
 from modelhost.server.api.methods import BidiStream, Dispatcher, ServerStream, Unary
 from modelhost.server.api.status import CallFailed
@@ -29,7 +33,7 @@ class GrpcioDoor:
         try:
             self._port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
+            raise OSError(f"cannot listen on {address}: {_refusal(address) or error}") from error
 
     @property
     def port(self) -> int:
@@ -43,6 +47,18 @@ class GrpcioDoor:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those under way finish for `grace` seconds, end the rest."""
         await self._server.stop(grace)
+
+
+def _refusal(address: str) -> str:
+    """What the system says to that address, which gRPC keeps to itself."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(ValueError):
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host.strip("[]"), int(port)), family=family).close()
+        except OSError as error:
+            return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return ""
 
 
 class _Handlers(grpc.GenericRpcHandler):

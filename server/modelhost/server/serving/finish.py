@@ -1,4 +1,4 @@
-"""Waiting for what must come to its end whatever becomes of the one who waits: a process to be reaped, a pool to close."""
+"""Waiting for what must come to its end, whatever becomes of the one who waits: a process to be reaped, say."""
 
 import asyncio
 from collections.abc import Awaitable

@@ -8,13 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
-from modelhost.server.errors import Busy, DomainError, PredictionFailed, StepFailed
-from modelhost.server.serving.link import Header
+
+from modelhost.server.errors import Busy, Conflict, DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.finish import finish
 from modelhost.server.serving.worker import Loaded, Worker, WorkerHost, WorkerSpec
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_CAP_SECONDS = 30.0
+BACKOFF_DOUBLINGS = 10
 STABLE_SECONDS = 30.0  # a worker that lived so long was not part of a series of deaths
 LOADING_DEATHS = 5  # in a row, after which the revision is given up
 
@@ -33,7 +35,7 @@ class PoolStatus:
 
 class Pool:
     """`size` workers of one spec. `on_change` is called when the number of live ones changes; `on_broken` when the
-    workers died `LOADING_DEATHS` times in a row while loading: the pool has given up then.
+    workers died `LOADING_DEATHS` times in a row while loading: the pool has given up then, and `broken` says why.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Pool:
         self._restarts = 0
         self._failures = 0
         self._closing = False
+        self.broken: StepFailed | None = None
 
     @property
     def status(self) -> PoolStatus:
@@ -75,7 +78,7 @@ class Pool:
         except BaseException:
             for start in starts:
                 start.cancel()
-            await asyncio.gather(*starts, return_exceptions=True)
+            await finish(asyncio.gather(*starts, return_exceptions=True))
             await self.close()
             raise
         return loaded[0]
@@ -83,14 +86,15 @@ class Pool:
     async def call(self, parameters: bytes, deadline: float | None = None) -> bytes:
         """Call the model once: JSON in, JSON out. `deadline` is the caller's, in the loop's time.
 
-        Raises `PredictionFailed` and, where the queue is full, `Busy`. A caller that is cancelled gives up its place
-        in the queue; a call that already runs goes on, its answer dropped.
+        Raises `PredictionFailed`, where the queue is full `Busy`, and `Conflict` where the pool is closed. A caller
+        that is cancelled gives up its place in the queue; a call that already runs goes on, its answer dropped.
         """
+        self._check(deadline)
         worker = self._idle.pop() if self._idle else await self._wait(deadline)
-        while worker.exited.done():  # it died a moment ago; nothing was written to it
-            worker = self._idle.pop() if self._idle else await self._wait(deadline)
+        while worker.lost.done():  # a moment ago; nothing was written to it
+            worker = self._idle.pop() if self._idle else await self._wait(deadline, again=True)
         answer = worker.call(parameters)
-        answer.add_done_callback(lambda done: self._release(worker, done))
+        answer.add_done_callback(lambda _: self._offer(worker))
         if deadline is None:
             _, body = await asyncio.shield(answer)
         else:
@@ -102,17 +106,22 @@ class Pool:
         return body
 
     async def drain(self, grace: float) -> None:
-        """Let calls under way and in the queue finish, for at most `grace` seconds, then close."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while self._waiting or self.status.running:
-                    self._moved.clear()
-                    await self._moved.wait()
-        await self.close()
+        """Let calls under way and in the queue finish, for at most `grace` seconds, then close. Closes if cancelled."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    while self._waiting or self.status.running:
+                        self._moved.clear()
+                        await self._moved.wait()
+        finally:
+            await self.close()
 
     async def close(self) -> None:
-        """End all workers, however long that takes; calls that still wait or run fail."""
+        """End all workers, however long that takes, even if cancelled; calls that still wait or run fail."""
         self._closing = True
+        await finish(self._close())
+
+    async def _close(self) -> None:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -122,11 +131,20 @@ class Pool:
         await asyncio.gather(*self._replacing, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
 
-    async def _wait(self, deadline: float | None) -> Worker:
-        """Take a place in the queue until a worker is handed over."""
+    def _check(self, deadline: float | None) -> None:
+        """Raise if no call may begin now."""
         if self._closing:
             raise _stopped()
-        if len(self._waiting) >= self._queue_size:
+        if deadline is not None and deadline <= asyncio.get_running_loop().time():
+            raise _deadline_exceeded("before it began")
+
+    async def _wait(self, deadline: float | None, *, again: bool = False) -> Worker:
+        """Take a place in the queue until a worker is handed over; the first, if it had one before that died.
+
+        The queue ends at the deadline; for a call without one, when it has waited as long as it may run.
+        """
+        self._check(deadline)
+        if len(self._waiting) >= self._queue_size and not again:
             raise Busy(
                 ErrorReason.ERROR_REASON_QUEUE_FULL,
                 "all {workers} workers are busy and {queued} calls wait already",
@@ -135,24 +153,35 @@ class Pool:
                 queued=len(self._waiting),
             )
         loop = asyncio.get_running_loop()
-        patience = loop.time() + self._spec.call_timeout
         waiter: asyncio.Future[Worker] = loop.create_future()
-        self._waiting.append(waiter)
+        if again:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
         try:
-            async with asyncio.timeout_at(patience if deadline is None else min(deadline, patience)):
-                return await waiter
+            async with asyncio.timeout_at(loop.time() + self._spec.call_timeout if deadline is None else deadline):
+                await waiter
+            self._check(deadline)
+            return waiter.result()
         except BaseException as error:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._offer(waiter.result())  # it was handed over in the same turn
-            elif waiter in self._waiting:
+            if waiter in self._waiting:
                 self._waiting.remove(waiter)
+                self._moved.set()
+            elif not waiter.cancelled() and waiter.exception() is None:  # handed over in the same turn, or too late
+                self._offer(waiter.result())
             if isinstance(error, TimeoutError):
-                raise _deadline_exceeded("while waiting for a worker") from None
+                raise _deadline_exceeded(self._waited_for(deadline)) from None
             raise
+
+    def _waited_for(self, deadline: float | None) -> str:
+        if deadline is not None:
+            return "while it waited for a worker"
+        return f"after {self._spec.call_timeout:g} s, the deployment's call_timeout, in which no worker became free"
 
     def _offer(self, worker: Worker) -> None:
         """Hand a free worker to the first that waits."""
-        if worker not in self._workers:
+        self._moved.set()
+        if worker not in self._workers or worker.lost.done():
             return
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -160,12 +189,6 @@ class Pool:
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
-
-    def _release(self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]") -> None:
-        if not answer.cancelled():
-            answer.exception()  # seen, even if its caller is gone
-        self._offer(worker)
-        self._moved.set()
 
     async def _add(self) -> Loaded:
         worker = Worker(self._host, self._spec)
@@ -175,35 +198,33 @@ class Pool:
             return loaded
         self._workers.add(worker)
         started = asyncio.get_running_loop().time()
-        worker.exited.add_done_callback(lambda _: self._lost(worker, started))
+        worker.lost.add_done_callback(lambda _: self._lose(worker, started))
         self._offer(worker)
         self._on_change()
         return loaded
 
-    def _lost(self, worker: Worker, started: float) -> None:
+    def _lose(self, worker: Worker, started: float) -> None:
         self._workers.discard(worker)
         self._moved.set()
         if worker in self._idle:
             self._idle.remove(worker)
         if self._closing:
             return
-        log.warning("worker ended", worker=worker.id, how=worker.exited.result())
-        self._on_change()
         self._restarts += 1
         if asyncio.get_running_loop().time() - started > STABLE_SECONDS:
             self._failures = 0
         task = asyncio.ensure_future(self._replace(worker))
         self._replacing.add(task)
-        task.add_done_callback(self._replacing.discard)
+        task.add_done_callback(self._replaced)
+        self._on_change()
 
     async def _replace(self, dead: Worker) -> None:
         """Start a worker in place of a dead one: at once the first time, later and later in a series of deaths."""
         await dead.kill()
+        log.warning("worker ended", worker=dead.id, how=dead.exited.result())
         loading_deaths = 0
         while True:
-            if self._failures:
-                pause = min(BACKOFF_FIRST_SECONDS * 2 ** (self._failures - 1), BACKOFF_CAP_SECONDS)
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+            await asyncio.sleep(backoff(self._failures) * random.uniform(0.5, 1))  # noqa: S311 - jitter
             self._failures += 1
             try:
                 await self._add()
@@ -211,10 +232,22 @@ class Pool:
                 loading_deaths += 1
                 log.warning("worker could not be replaced", error=failure.message, attempt=loading_deaths)
                 if loading_deaths == LOADING_DEATHS:
+                    self.broken = failure
                     self._on_broken(failure)
                     return
             else:
                 return
+
+    def _replaced(self, task: "asyncio.Task[None]") -> None:
+        self._replacing.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a worker was not replaced", exc_info=error)
+
+
+def backoff(failures: int) -> float:
+    """How many seconds to wait, at most, after so many failures in a row."""
+    doublings = min(failures - 1, BACKOFF_DOUBLINGS)  # 2.0**1100 is no float any more
+    return min(BACKOFF_FIRST_SECONDS * 2.0**doublings, BACKOFF_CAP_SECONDS) if failures else 0.0
 
 
 def _deadline_exceeded(when: str) -> DomainError:
@@ -222,4 +255,4 @@ def _deadline_exceeded(when: str) -> DomainError:
 
 
 def _stopped() -> DomainError:
-    return PredictionFailed(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment is being stopped")
+    return Conflict(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment is being stopped")

@@ -20,7 +20,7 @@ class Service:
 
 
 class Router:
-    """Services by service id and by deployment id. Used on the event loop only."""
+    """Services by service id and by deployment id. Changed on the event loop only."""
 
     def __init__(self) -> None:
         self._services: dict[str, Service] = {}
@@ -71,7 +71,8 @@ class Router:
     def status(self, service_id: str) -> PoolStatus:
         """What is seen of a service's workers now; all zero if it does not run."""
         service = self._services.get(service_id)
-        return service.pool.status if service and service.pool else PoolStatus()
+        pool = service.pool if service else None  # read once: transactions ask on the database's thread
+        return pool.status if pool else PoolStatus()
 
     def listen(self, listener: Callable[[Service], None]) -> None:
         """Have `listener` called whenever a service's route or number of live workers changes."""

@@ -22,7 +22,7 @@ def end_strays(variable: str, value: str) -> int:
 
 
 def _end(pid: int, entry: bytes) -> bool:
-    """Kill a process that has the entry. Its pidfd is opened before the look, so that it is the one that was looked at."""
+    """Kill a process that has the entry; the pidfd makes sure that it is the one that was looked at."""
     if pid == os.getpid():
         return False
     try:

@@ -2,26 +2,36 @@
 
 import asyncio
 import secrets
-import shutil
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import structlog
+
+from modelhost.envs.files import remove_tree
 from modelhost.server.errors import DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Process, Spawner, describe_exit
+from modelhost.server.serving.strays import end_strays
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
 STOP_GRACE_SECONDS = 2.0
+LAST_MOMENT_SECONDS = 0.2
 LAST_OUTPUT_SECONDS = 0.5
 TAIL_LINES = 30
+FILE_THREADS = 4
+MARKER = "MODELHOST_WORKER"  # environment variable of a worker and of all that its model starts: the worker's id
+
+CALL_ANSWERS = frozenset({"result", "failed"})
+LOAD_ANSWERS = frozenset({"loaded", "load_failed"})
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -55,33 +65,43 @@ class Loaded:
 
 
 class WorkerHost:
-    """What all workers of a server share: where their directories lie, who starts them and who reads their output."""
+    """What all workers of a server share: where their directories lie, who starts them and who reads their output.
+
+    `threads` fill and empty directories: threads of their own, so that a slow Git server keeps no worker waiting.
+    """
 
     def __init__(self, directory: Path, spawner: Spawner, output: OutputPump, marker: Mapping[str, str]) -> None:
         self.directory = directory
         self.spawner = spawner
         self.output = output
         self.marker = marker
+        self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")  # they end with the last reference to it
 
 
 class Worker:
-    """A worker process from spawn to exit. Built by `start`; gone when `exited` is done."""
+    """A worker process from spawn to exit. Built by `start`; gone when `kill` or `stop` has returned.
+
+    `lost` is done as soon as it is of no use any more: it has hung up, overrun a call, or ended.
+    """
 
     def __init__(self, host: WorkerHost, spec: WorkerSpec) -> None:
         self.id = secrets.token_hex(6)
         self.loaded = Loaded("", False)
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._host = host
         self._spec = spec
         self._directory = host.directory / self.id
         self._token = secrets.token_hex(16)
+        self._prepared: asyncio.Future[Path] | None = None
         self._process: Process | None = None
         self._link: Link | None = None
         self._hello: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[tuple[Header, bytes]] | None = None
+        self._expected: frozenset[str] = frozenset()
         self._serial = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._overran = False
+        self._ending: asyncio.Task[None] | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._stderr_ended = asyncio.Event()
 
@@ -90,26 +110,17 @@ class Worker:
         try:
             async with asyncio.timeout(self._spec.load_timeout):
                 self.loaded = await self._load()
-        except TimeoutError:
+        except BaseException as error:
             await self.kill()
-            raise StepFailed(
-                ErrorReason.ERROR_REASON_LOAD_TIMED_OUT,
-                "the model was not loaded within {seconds} s",
-                seconds=f"{self._spec.load_timeout:g}",
-            ) from None
-        except (OSError, RuntimeError) as error:
-            await self.kill()
-            raise StepFailed(
-                ErrorReason.ERROR_REASON_WORKER_DIED_LOADING, "a worker could not be started: {error}", error=error
-            ) from error
-        except BaseException:
-            await self.kill()
-            raise
+            if isinstance(error, StepFailed) or not isinstance(error, Exception):
+                raise
+            raise _start_failure(error, self._spec) from error
         return self.loaded
 
     async def _load(self) -> Loaded:
         loop = asyncio.get_running_loop()
-        root = await loop.run_in_executor(None, self._prepare)
+        self._prepared = loop.run_in_executor(self._host.threads, self._prepare)
+        root = await asyncio.shield(self._prepared)
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
@@ -123,33 +134,55 @@ class Worker:
             )
         self._process.exited.add_done_callback(self._on_exit)
         hello = await self._or_death(self._hello)
-        if hello.get("protocol") != PROTOCOL or not secrets.compare_digest(str(hello.get("token")), self._token):
+        known = secrets.compare_digest(str(hello.get("token")).encode(), self._token.encode())
+        if hello.get("protocol") != PROTOCOL or not known:
             raise RuntimeError(f"worker {self.id} speaks protocol {hello.get('protocol')} or has a wrong token")
         self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": []})
-        header, _ = await self._or_death(self._ask({**self._spec.load, "type": "load", "root": str(root)}))
+        header, _ = await self._or_death(
+            self._ask({**self._spec.load, "type": "load", "root": str(root)}, LOAD_ANSWERS)
+        )
         if header.get("type") != "loaded":
             raise _load_failure(header)
         return Loaded(str(hello.get("version")), bool(header.get("batch")), tuple(header.get("warnings", ())))
 
     def call(self, parameters: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
         """Send a call; the answer, or `PredictionFailed`, comes in the future, even if nobody waits for it any more."""
-        self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
-        return self._ask({"type": "call"}, parameters)
+        answer = self._ask({"type": "call"}, CALL_ANSWERS, parameters)
+        if not answer.done():
+            self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
+        return answer
 
     async def stop(self) -> None:
-        """Let it end by itself, then make it; returns when the process is reaped and its directory gone."""
-        if self._link is not None and not self.exited.done():
-            self._link.send({"type": "stop"})
-            await asyncio.wait([self.exited], timeout=STOP_GRACE_SECONDS)
-        await self.kill()
+        """Let it end by itself, then make it; returns, even if cancelled, when nothing of it is left."""
+        try:
+            if self._link is not None and not self.exited.done():
+                self._link.send({"type": "stop"})
+                await asyncio.wait([self.exited], timeout=STOP_GRACE_SECONDS)
+        finally:
+            await self.kill()
 
     async def kill(self) -> None:
-        """End the process group; returns when the process is reaped and its directory gone."""
-        if self._process is not None:
+        """End it; returns, even if cancelled, when the process is reaped and its directory and strays are gone."""
+        await finish(self._kill())
+
+    async def _kill(self) -> None:
+        if self._prepared is not None:
+            await asyncio.wait([self._prepared])  # a copy under way would make the directory anew
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+        elif self._process is not None:
             await self._process.end(STOP_GRACE_SECONDS)
         if self._link is not None:
             self._link.close()
-        await asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, self._directory, True)
+        await asyncio.get_running_loop().run_in_executor(self._host.threads, self._clear)
+
+    def _clear(self) -> None:
+        if self._process is not None:
+            end_strays(MARKER, self.id)
+        try:
+            remove_tree(self._directory)
+        except OSError as error:
+            log.warning("the directory of a worker cannot be removed", worker=self.id, error=str(error))
 
     def _prepare(self) -> Path:
         for name in ("home", "tmp"):
@@ -160,37 +193,43 @@ class Worker:
         return {
             **self._spec.env,
             **self._host.marker,
+            MARKER: self.id,
             "HOME": str(self._directory / "home"),
             "TMPDIR": str(self._directory / "tmp"),
             "MODELHOST_LINK": f"fd:{link}",
             "MODELHOST_LINK_TOKEN": self._token,
         }
 
-    def _ask(self, header: Header, body: bytes = b"") -> "asyncio.Future[tuple[Header, bytes]]":
+    def _ask(
+        self, header: Header, expected: frozenset[str], body: bytes = b""
+    ) -> "asyncio.Future[tuple[Header, bytes]]":
         assert self._link is not None  # started
         self._serial += 1
-        header["id"] = self._serial
-        self._answer = asyncio.get_running_loop().create_future()
-        if self.exited.done():
-            self._answer.set_exception(self._death())
+        self._expected = expected
+        answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, whoever waits for it
+        if self.lost.done():
+            answer.set_exception(self._death())
         else:
-            self._link.send(header, body)
-        return self._answer
+            self._answer = answer
+            self._link.send({**header, "id": self._serial}, body)
+        return answer
 
     def _on_frame(self, header: Header, body: bytes) -> None:
-        if header.get("type") == "hello":
-            if not self._hello.done():
-                self._hello.set_result(header)
-            return
+        kind = header.get("type")
+        if kind == "hello" and not self._hello.done():
+            self._hello.set_result(header)
         answer = self._answer
         if answer is None or header.get("id") != self._serial:
             return
-        self._settle_call()
-        if answer.done():
+        if kind not in self._expected:
+            log.warning("worker broke its link", worker=self.id, error=f"an answer of type {str(kind)[:80]!r}")
+            self._give_up()
             return
+        self._settle_call()
         if "oversize" in header:
             answer.set_exception(_too_large(header["oversize"], self._spec.message_limit))
-        elif header["type"] == "failed":
+        elif kind == "failed":
             answer.set_exception(_call_failure(header))
         else:
             answer.set_result((header, body))
@@ -202,48 +241,55 @@ class Worker:
             self._timer = None
 
     def _overrun(self) -> None:
-        self._overran = True
-        if self._process is not None:
-            task = asyncio.ensure_future(self._process.end(STOP_GRACE_SECONDS))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer = self._answer
+        self._settle_call()
+        self._give_up()
+        if answer is not None:
+            answer.set_exception(_timed_out(self._spec.call_timeout))
 
     def _on_end(self, error: Exception | None) -> None:
-        # A worker that has closed its link, or has broken its rules, is of no use any more; its exit tells the rest.
-        if self._process is not None and not self._process.exited.done():
-            if error is not None:
-                log.warning("worker broke its link", worker=self.id, error=str(error))
-            task = asyncio.ensure_future(self._process.end(STOP_GRACE_SECONDS))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if error is None or isinstance(error, OSError):
+            self._give_up(LAST_MOMENT_SECONDS)  # it is ending by itself, most likely: how, it should be able to tell
+            return
+        log.warning("worker broke its link", worker=self.id, error=str(error))
+        self._give_up()
+
+    def _give_up(self, patience: float = 0) -> None:
+        """Take no more of it; end the process, which may live on, in `patience` seconds."""
+        if not self.lost.done():
+            self.lost.set_result(None)
+        if self._process is not None and self._ending is None:
+            self._ending = asyncio.ensure_future(self._end(self._process, patience))
+
+    async def _end(self, process: Process, patience: float) -> None:
+        await asyncio.wait([process.exited], timeout=patience)
+        await process.end(STOP_GRACE_SECONDS)
 
     def _on_exit(self, exited: "asyncio.Future[int]") -> None:
         self.exited.set_result(describe_exit(exited.result()))
+        if not self.lost.done():
+            self.lost.set_result(None)
         answer = self._answer
         self._settle_call()
-        if answer is not None and not answer.done():
+        if answer is not None:
             answer.set_exception(self._death())
 
     def _death(self) -> DomainError:
-        if self._overran:
-            return PredictionFailed(
-                ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
-                "the call took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",
-                seconds=f"{self._spec.call_timeout:g}",
-            )
         return PredictionFailed(
             ErrorReason.ERROR_REASON_WORKER_DIED,
             "the worker died ({how}) while it ran this call",
-            how=self.exited.result(),
+            how=self.exited.result() if self.exited.done() else "it hung up",
         )
 
     async def _or_death(self, wanted: "asyncio.Future[Any]") -> Any:
         """Wait for an answer while loading, or for the process's death, whose reason is the last it wrote to stderr."""
-        await asyncio.wait([wanted, self.exited], return_when=asyncio.FIRST_COMPLETED)
-        if wanted.done() and not wanted.exception():
+        await asyncio.wait([wanted, self.lost], return_when=asyncio.FIRST_COMPLETED)
+        if not self.lost.done() or (wanted.done() and not wanted.exception()):
             return wanted.result()
         await asyncio.wait([self.exited])
         with suppress(TimeoutError):  # a child that got away may hold the pipe
             await asyncio.wait_for(self._stderr_ended.wait(), LAST_OUTPUT_SECONDS)
-        last = next((line.strip() for line in reversed(self._tail) if line.strip()), "it wrote nothing to stderr")
+        last = next((line.strip() for line in reversed(list(self._tail)) if line.strip()), "it wrote nothing to stderr")
         raise StepFailed(
             ErrorReason.ERROR_REASON_WORKER_DIED_LOADING,
             "the worker ended ({how}) while loading the model: {last}",
@@ -251,15 +297,16 @@ class Worker:
             last=last,
         )
 
-    def _drain(self, stdout: int, stderr: int) -> None:
+    def _drain(self, stdout: IO[bytes], stderr: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
 
         def sink(stream: str, lines: list[bytes]) -> None:
             text = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
             if stream == "stderr":
                 self._tail.extend(text)
-                if not lines and not loop.is_closed():
-                    loop.call_soon_threadsafe(self._stderr_ended.set)
+                if not lines:
+                    with suppress(RuntimeError):  # the loop is closed
+                        loop.call_soon_threadsafe(self._stderr_ended.set)
             if text:
                 self._spec.on_lines(self.id, stream, text)
 
@@ -275,6 +322,18 @@ _LOAD_REASONS = {
     "setup_failed": ErrorReason.ERROR_REASON_SETUP_FAILED,
     "function_masks_base": ErrorReason.ERROR_REASON_FUNCTION_MASKS_BASE,
 }
+
+
+def _start_failure(error: Exception, spec: WorkerSpec) -> StepFailed:
+    if isinstance(error, TimeoutError):
+        return StepFailed(
+            ErrorReason.ERROR_REASON_LOAD_TIMED_OUT,
+            "the model was not loaded within {seconds} s",
+            seconds=f"{spec.load_timeout:g}",
+        )
+    return StepFailed(
+        ErrorReason.ERROR_REASON_WORKER_DIED_LOADING, "a worker could not be started: {error}", error=error
+    )
 
 
 def _load_failure(header: Header) -> StepFailed:
@@ -297,6 +356,14 @@ def _call_failure(header: Header) -> PredictionFailed:
         case _:
             reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
     return PredictionFailed(reason, template, traceback=traceback, **values)
+
+
+def _timed_out(seconds: float) -> PredictionFailed:
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
+        "the call took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",
+        seconds=f"{seconds:g}",
+    )
 
 
 def _too_large(size: int, limit: int) -> PredictionFailed:

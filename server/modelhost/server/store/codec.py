@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
+
 from modelhost.server.store.database import Row
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
+
 from modelhost.server.store.migrations import migrate
 
 T = TypeVar("T")
@@ -19,6 +20,10 @@ Value = None | int | float | str | bytes
 Row = tuple[Value, ...]
 
 BUSY_TIMEOUT_MS = 5_000
+
+
+class DatabaseUnusable(Exception):
+    """The file cannot be opened, is no database or is damaged."""
 
 
 class Transaction:
@@ -56,11 +61,18 @@ def _marks(values: Sequence[object] | dict[str, Value]) -> str:
 
 
 class Database:
-    """Opens (and migrates) the file; runs transactions one after the other."""
+    """Opens (and migrates) the file; runs transactions one after the other.
+
+    Raises `DatabaseUnusable`, `SchemaTooNew`, `OSError`; the file is then as it was.
+    """
 
     def __init__(self, path: Path) -> None:
         self._thread = ThreadPoolExecutor(1, "database")
-        self._connection = self._thread.submit(_open, path).result()
+        try:
+            self._connection = self._thread.submit(_open, path).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
 
     async def run(self, transaction: Callable[[Transaction], T]) -> T:
         """Run a transaction and return what it returns; if it raises, nothing of it happened.
@@ -75,10 +87,11 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             result = function(transaction)
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk failed
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
         for act in transaction.committed:
             loop.call_soon_threadsafe(act)
         return result
@@ -90,14 +103,35 @@ class Database:
 
 
 def _open(path: Path) -> apsw.Connection:
+    try:
+        return _opened(path)
+    except apsw.Error as error:
+        raise DatabaseUnusable(
+            f"the database {path} cannot be used: {error}; put a copy in its place that is whole, or move it away "
+            "to begin with none"
+        ) from error
+
+
+def _opened(path: Path) -> apsw.Connection:
     path.touch(0o600)
     connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    _use_wal(connection)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")  # an acknowledged change survives a power cut
-    migrate(connection)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        _check(connection)
+        _use_wal(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")  # an acknowledged change survives a power cut
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _check(connection: apsw.Connection) -> None:
+    """Find damage before anything is done on the strength of what the file says. Raises `apsw.CorruptError`."""
+    if connection.execute("PRAGMA quick_check(1)").get != "ok":
+        raise apsw.CorruptError("it is damaged")
 
 
 def _use_wal(connection: apsw.Connection) -> None:

@@ -46,14 +46,27 @@ class Log:
         self._directory = directory
         self._name = name
         self._lock = threading.Lock()
+        self._whole = False  # whether the last line is known to have its end
+        self._closed = False
 
     def append(self, *entries: LogEntry) -> None:
         """Write lines; they can be read when this returns. Raises `OSError` (a full disk)."""
         data = b"".join(_ENCODER.encode(_cut(entry)) + b"\n" for entry in entries)
         with self._lock:
+            if self._closed:
+                return
             path = self._segment_for(len(data))
             with path.open("ab") as file:
+                if not self._whole and _ends_within_line(path):
+                    data = b"\n" + data
+                self._whole = False
                 file.write(data)
+            self._whole = True
+
+    def close(self) -> None:
+        """Take no more lines: whoever still has some comes too late."""
+        with self._lock:
+            self._closed = True
 
     def read(self, start: Position, limit: int) -> tuple[list[tuple[Position, LogEntry]], Position]:
         """At most `limit` lines from `start`, each with the position after it, and where to go on."""
@@ -72,13 +85,15 @@ class Log:
 
     def last(self, count: int) -> Position:
         """Where the last `count` lines begin; for 0 the log's end."""
-        tail: list[Position] = []
+        starts: list[Position] = []
+        end = Position()
         for number, path in reversed(self._segments()):
-            ends = [Position(number, 0), *(Position(number, end) for end, _ in _read_segment(path, 0))]
-            tail = ends + tail
-            if len(tail) > count + 1:
+            places = [Position(number, 0), *(Position(number, offset) for offset, _ in _read_segment(path, 0))]
+            end = max(end, places.pop())
+            starts = places + starts
+            if len(starts) >= count:
                 break
-        return tail[-(count + 1)] if len(tail) > count else (tail[0] if tail else Position())
+        return ([*starts, end])[-(count + 1) :][0]
 
     def _segments(self) -> list[tuple[int, Path]]:
         found = []
@@ -117,9 +132,10 @@ class Logs:
 
     def remove(self, deployment_uid: str) -> None:
         """Delete all logs of a deployment."""
+        for key in list(self._open):
+            if key[0] == deployment_uid:
+                self._open.pop(key).close()
         shutil.rmtree(self._root / deployment_uid, ignore_errors=True)
-        for key in [key for key in self._open if key[0] == deployment_uid]:
-            del self._open[key]
 
     def _log(self, deployment_uid: str, name: str) -> Log:
         return self._open.setdefault((deployment_uid, name), Log(self._root / deployment_uid, name))
@@ -133,6 +149,16 @@ def _cut(entry: LogEntry) -> LogEntry:
     return (
         entry if len(entry.text) <= TEXT_LIMIT else msgspec.structs.replace(entry, text=entry.text[:TEXT_LIMIT] + "…")
     )
+
+
+def _ends_within_line(path: Path) -> bool:
+    """Whether the last line was half-written in a crash, or on a full disk."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if not file.tell():
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _read_segment(path: Path, offset: int) -> Iterator[tuple[int, LogEntry]]:

@@ -49,11 +49,11 @@ class DeploymentMethods:
         description, source, settings = fields.wish(request.deployment)
 
         def create(tx: Transaction) -> pb.Deployment:
-            return self._shown(
-                self._commands.create(
-                    tx, request.deployment_id, description=description, source=source, settings=settings
-                )
+            made = self._commands.create(
+                tx, request.deployment_id, description=description, source=source, settings=settings
             )
+            tx.after_commit(lambda: self._router.add(made.service_id, made.id, made.uid))
+            return self._shown(made)
 
         created = await self._mutations.run(call, request, pb.Deployment, create, validate_only=request.validate_only)
         if request.validate_only:
@@ -158,7 +158,7 @@ class DeploymentMethods:
         size = paging.page_size(request.page_size)
         deployment_id = names.parse(request.parent, names.DEPLOYMENTS, "parent")
         listing = f"revisions {deployment_id}"
-        before = int(paging.key_in(request.page_token, listing) or NEWEST)
+        (before,) = paging.numbers_in(request.page_token, listing, 1) or (NEWEST,)
 
         def page(tx: Transaction) -> list[Revision]:
             return deployments.revisions_page(tx, self._commands.find(tx, deployment_id).uid, before, size + 1)

@@ -2,6 +2,7 @@
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+
 from modelhost.server.api import convert, names
 from modelhost.server.control import settings as settings_rules
 from modelhost.server.errors import InvalidRequest
@@ -71,8 +72,23 @@ def merged(current: pb.Deployment, wanted: pb.Deployment, mask: FieldMask) -> tu
             raise InvalidRequest("update_mask", "{path} cannot be updated", path=repr(path[:80]))
     result = pb.Deployment()
     result.CopyFrom(current)
-    FieldMask(paths=paths).MergeMessage(wanted, result, True, True)
+    for path in paths:
+        _put(path.split("."), wanted, result)
     return result, paths
+
+
+def _put(path: list[str], wanted: Message, result: Message) -> None:
+    """Make a field of `result` what it is in `wanted`, set or not. `FieldMask.MergeMessage` passes over what is not."""
+    name, *rest = path
+    if rest:
+        _put(rest, getattr(wanted, name), getattr(result, name))
+        return
+    result.ClearField(name)
+    for field, value in wanted.ListFields():
+        if field.name == name and hasattr(value, "MergeFrom"):  # a message, a list or a map
+            getattr(result, name).MergeFrom(value)
+        elif field.name == name:
+            setattr(result, name, value)
 
 
 def _set_paths(message: Message, prefix: str = "") -> list[str]:

@@ -32,7 +32,7 @@ class LogMethods:
         size = paging.page_size(request.page_size, default=PAGE_DEFAULT, most=PAGE_MOST)
         deployment, revision = await self._find(request.deployment, request.revision, request.kind)
         listing = f"log {deployment.uid} {request.kind} {request.revision}"
-        start = _position(paging.key_in(request.page_token, listing))
+        start = Position(*paging.numbers_in(request.page_token, listing, 2))
         log = self._log(deployment, revision, request.kind)
         lines, end = await asyncio.to_thread(log.read, start, size)
         return pb.ReadLogResponse(
@@ -80,8 +80,3 @@ class LogMethods:
 
 def _wanted(lines: list[tuple[Position, LogEntry]], revision: int) -> list[LogEntry]:
     return [line for _, line in lines if not revision or line.revision == revision]
-
-
-def _position(key: str) -> Position:
-    segment, _, offset = key.partition(" ")
-    return Position(int(segment), int(offset)) if key else Position()

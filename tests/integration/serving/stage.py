@@ -1,0 +1,179 @@
+"""Pools of the models in `tests/models`, served by real workers on the running loop; and what they leave behind."""
+
+import asyncio
+import gc
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modelhost.runtimes import PYTHON_WORKER
+from modelhost.server.errors import StepFailed
+from modelhost.server.serving.output import OutputPump
+from modelhost.server.serving.pool import Pool
+from modelhost.server.serving.process import Spawner
+from modelhost.server.serving.worker import WorkerHost, WorkerSpec
+
+MODELS = Path(__file__).parents[2] / "models"
+MARK = "MODELHOST_TEST"
+T = TypeVar("T")
+
+
+def python36() -> str:
+    """A Python 3.6: what the models of `tests/models` are written for, as well as for every later one."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    folders = [str(path) for path in sorted(pyenv.glob("versions/3.6.*/bin"))]
+    found = shutil.which("python3.6", path=os.pathsep.join([*folders, os.environ["PATH"]]))
+    assert found, f"no Python 3.6: neither in {pyenv}/versions nor on PATH; `pyenv install 3.6` builds it"
+    return found
+
+
+async def until(probe: Callable[[], T], *, seconds: float = 20.0) -> T:
+    """Ask at every turn of the loop until the answer is true; the last answer is in the failure."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not (answer := probe()):
+        assert loop.time() < deadline, f"still {answer!r} after {seconds:g} s"
+        await asyncio.sleep(0.002)
+    return answer
+
+
+async def ask(pool: Pool, parameters: Any, *, within: float | None = None) -> Any:
+    """Call the model; `within` seconds from now is the deadline."""
+    deadline = None if within is None else asyncio.get_running_loop().time() + within
+    return json.loads(await pool.call(json.dumps(parameters).encode(), deadline))
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only what nobody has reaped of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Gate:
+    """What a model waits for, by its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self) -> None:
+        self.path.touch()
+
+
+class Stage:
+    """A host for workers, the pools on it, and what is seen of them."""
+
+    def __init__(self, folder: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self._descriptors = set(os.listdir("/proc/self/fd"))
+        self._mark = uuid.uuid4().hex
+        self._faults: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: self._faults.append(context))
+        self.folder = folder
+        self.notes = folder / "notes"
+        self.host = WorkerHost(folder / "workers", Spawner(), OutputPump(), {MARK: self._mark})
+        self.lines: list[tuple[str, str]] = []  # (stream, line)
+        self.changes = 0
+        self.broken: list[StepFailed] = []
+        self._pools: list[Pool] = []
+
+    def new_pool(
+        self,
+        model: str,
+        *,
+        size: int = 1,
+        queue_size: int = 10,
+        call_timeout: float = 20.0,
+        load_timeout: float = 30.0,
+        message_limit: int = 64 << 20,
+        argv: Sequence[str] = (),
+        env: dict[str, Any] | None = None,
+    ) -> Pool:
+        """A pool that is not started."""
+
+        def prepare(directory: Path) -> Path:
+            (directory / "model").mkdir()
+            shutil.copy(MODELS / f"{model}.py", directory / "model" / "main.py")
+            return directory / "model"
+
+        spec = WorkerSpec(
+            argv=tuple(argv) or (python36(), str(PYTHON_WORKER)),
+            env={"NOTES": str(self.notes), **{name: str(value) for name, value in (env or {}).items()}},
+            prepare=prepare,
+            load={"main_file": "main.py", "function": "predict", "working_dir": "", "import_paths": ()},
+            on_lines=lambda _, stream, lines: self.lines.extend((stream, line) for line in lines),
+            load_timeout=load_timeout,
+            call_timeout=call_timeout,
+            message_limit=message_limit,
+        )
+        pool = Pool(
+            self.host,
+            spec,
+            size=size,
+            queue_size=queue_size,
+            on_change=self._count_change,
+            on_broken=self.broken.append,
+        )
+        self._pools.append(pool)
+        return pool
+
+    async def pool(self, model: str, **options: Any) -> Pool:
+        """A pool that has loaded the model."""
+        pool = self.new_pool(model, **options)
+        await pool.start()
+        return pool
+
+    def _count_change(self) -> None:
+        self.changes += 1
+
+    def noted(self) -> list[str]:
+        """What `obliging` has noted, in its order."""
+        return self.notes.read_text().split() if self.notes.exists() else []
+
+    def processes(self) -> list[int]:
+        """Every process that a worker is, or has started."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and f"{MARK}={self._mark}".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # gone
+        return [pid for pid in found if is_running(pid)]
+
+    def directories(self) -> list[str]:
+        """The directories of workers."""
+        return os.listdir(self.host.directory) if self.host.directory.exists() else []
+
+    def assert_nothing_is_left(self) -> None:
+        """No process and no directory, right now."""
+        assert self.processes() == []
+        assert self.directories() == []
+
+    async def close(self) -> None:
+        """End all pools: nothing may be left of them, nor of what they waited for."""
+        for pool in self._pools:
+            await pool.close()
+        self.assert_nothing_is_left()
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+        await asyncio.to_thread(self.host.output.close)
+        self.host.spawner.close()
+        await until(lambda: not self._leaked())
+        gc.collect()  # futures whose exception nobody has looked at tell so when they are collected
+        await asyncio.sleep(0)
+        assert self._faults == []
+
+    def _leaked(self) -> list[str]:
+        """Descriptors that were not open at the beginning, but for the one that libuv keeps in reserve."""
+        found = []
+        for name in set(os.listdir("/proc/self/fd")) - self._descriptors:
+            try:
+                found.append(os.readlink(f"/proc/self/fd/{name}"))
+            except FileNotFoundError:
+                continue  # that of the listing
+        return [path for path in found if path != os.devnull]

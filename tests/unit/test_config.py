@@ -1,0 +1,42 @@
+"""Settings of a server: what is safe to listen on, and what is not even an address."""
+
+from pathlib import Path
+
+import pytest
+
+from modelhost.server.config import ServerSettings, default_state_dir
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8470", "127.5.5.5:0", "localhost:1", "[::1]:8470", "127.0.0.1:65535"])
+def test_a_loopback_address_may_be_listened_on(listen: str) -> None:
+    ServerSettings(listen=listen).check()
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8470", "[::]:8470", "192.168.1.5:80", "models.example:8470", "*:8470"])
+def test_any_other_address_must_be_asked_for(listen: str) -> None:
+    with pytest.raises(ValueError, match="is not a loopback address.*--insecure"):
+        ServerSettings(listen=listen).check()
+
+    ServerSettings(listen=listen, insecure=True).check()
+
+
+@pytest.mark.parametrize("listen", ["", "8470", ":8470", "127.0.0.1", "127.0.0.1:", "127.0.0.1:grpc", "127.0.0.1:-1"])
+@pytest.mark.parametrize("insecure", [True, False])
+def test_what_is_no_address_is_refused(listen: str, insecure: bool) -> None:
+    with pytest.raises(ValueError, match="--listen must be host:port"):
+        ServerSettings(listen=listen, insecure=insecure).check()
+
+
+def test_a_message_limit_under_which_nothing_works_is_refused() -> None:
+    ServerSettings(message_limit=1024).check()
+    with pytest.raises(ValueError, match="message limit"):
+        ServerSettings(message_limit=1023).check()
+
+
+def test_the_state_lies_where_xdg_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert default_state_dir() == Path("/somewhere/modelhost")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert default_state_dir() == Path("/home/ada/.local/state/modelhost")

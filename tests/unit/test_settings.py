@@ -1,0 +1,261 @@
+"""How a model is run: what the API says, over what modelhost.toml says, over the defaults."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from modelhost.server.control.settings import FILE, check, language_of, resolve
+from modelhost.server.errors import InvalidRequest, StepFailed
+from modelhost.server.resources import ModelSettings, TestCall
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+NOTHING = ModelSettings()
+PYTHON = ModelSettings(runtime="python3.6")
+
+EVERYTHING = """
+name = "iris"
+description = "for `modelhost deploy`"
+runtime = "python2.7"
+main_file = "src/score.py"
+function = "score"
+requirements = ["numpy==1.16.6"]
+requirements_file = "reqs.txt"
+working_dir = "src"
+import_paths = ["lib", "vendor"]
+text = "bytes"
+unbox = true
+
+[source]
+data_source = "models"
+
+[env]
+LEVEL = "high"
+
+[limits]
+call_timeout = 5
+load_timeout = 7.5
+queue_size = 9
+
+[test]
+parameters = {x = [1, 2.5, "three", true]}
+expected = 6
+"""
+
+
+def model(folder: Path, toml: str = "", **files: str) -> Path:
+    """A model's folder."""
+    if toml:
+        (folder / FILE).write_text(toml)
+    for name, text in files.items():
+        (folder / name.replace("_txt", ".txt")).write_text(text)
+    return folder
+
+
+def refusal(folder: Path, toml: str, requested: ModelSettings = PYTHON) -> str:
+    """What a person is told of a bad modelhost.toml."""
+    with pytest.raises(StepFailed) as caught:
+        resolve(requested, model(folder, toml))
+    assert caught.value.reason == ErrorReason.ERROR_REASON_MODEL_CONFIG_INVALID
+    return caught.value.message
+
+
+# ---- what is in force
+
+
+def test_without_anything_said_a_python_model_is_main_py_with_predict(tmp_path: Path) -> None:
+    assert resolve(PYTHON, model(tmp_path)) == ModelSettings(
+        runtime="python3.6",
+        main_file="main.py",
+        function="predict",
+        requirements=(),
+        requirements_file="",
+        working_dir="",
+        import_paths=(),
+        env={},
+        text="unicode",
+        unbox=False,
+        call_timeout=60.0,
+        load_timeout=300.0,
+        queue_size=100,
+        test_call=None,
+    )
+
+
+def test_without_anything_said_an_r_model_is_main_r_with_score(tmp_path: Path) -> None:
+    settings = resolve(ModelSettings(runtime="r3.6"), model(tmp_path))
+
+    assert (settings.main_file, settings.function) == ("main.R", "score")
+
+
+def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
+    assert resolve(NOTHING, model(tmp_path, EVERYTHING)) == ModelSettings(
+        runtime="python2.7",
+        main_file="src/score.py",
+        function="score",
+        requirements=("numpy==1.16.6",),
+        requirements_file="reqs.txt",
+        working_dir="src",
+        import_paths=("lib", "vendor"),
+        env={"LEVEL": "high"},
+        text="bytes",
+        unbox=True,
+        call_timeout=5.0,
+        load_timeout=7.5,
+        queue_size=9,
+        test_call=TestCall('{"x":[1,2.5,"three",true]}', "6"),
+    )
+
+
+REQUESTED = ModelSettings(
+    runtime="python3.6",
+    main_file="other.py",
+    function="other",
+    requirements=("scipy",),
+    requirements_file="other.txt",
+    working_dir="elsewhere",
+    import_paths=("there",),
+    env={"SIZE": "large"},
+    text="unicode",
+    unbox=False,
+    call_timeout=1.0,
+    load_timeout=2.0,
+    queue_size=3,
+    test_call=TestCall("[]", "[]"),
+)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(ModelSettings) if field.name != "env"])
+def test_what_the_api_says_goes_before_the_file_field_by_field(tmp_path: Path, name: str) -> None:
+    root = model(tmp_path, EVERYTHING)
+    of_file = resolve(NOTHING, root)
+    value = getattr(REQUESTED, name)
+    assert value != getattr(of_file, name)
+
+    assert resolve(replace(NOTHING, **{name: value}), root) == replace(of_file, **{name: value})
+
+
+def test_environment_variables_are_merged_by_name(tmp_path: Path) -> None:
+    root = model(tmp_path, '[env]\nLEVEL = "high"\nSIZE = "small"')
+
+    settings = resolve(replace(PYTHON, env={"SIZE": "large", "COLOUR": "red"}), root)
+
+    assert settings.env == {"LEVEL": "high", "SIZE": "large", "COLOUR": "red"}
+
+
+def test_a_requirements_file_is_taken_where_there_is_one_and_nothing_else_is_said(tmp_path: Path) -> None:
+    root = model(tmp_path, requirements_txt="numpy")
+
+    assert resolve(PYTHON, root).requirements_file == "requirements.txt"
+    assert resolve(replace(PYTHON, requirements=("scipy",)), root).requirements_file == ""
+
+
+def test_a_model_that_says_it_needs_nothing_gets_nothing(tmp_path: Path) -> None:
+    root = model(tmp_path, "requirements = []", requirements_txt="numpy")
+
+    settings = resolve(PYTHON, root)
+
+    assert (settings.requirements, settings.requirements_file) == ((), "")
+
+
+def test_a_test_call_may_be_written_as_json_text(tmp_path: Path) -> None:
+    root = model(tmp_path, "[test]\nparameters_json = '{\"x\": null}'\nexpected_json = '[1]'")
+
+    assert resolve(PYTHON, root).test_call == TestCall('{"x": null}', "[1]")
+
+
+def test_a_test_call_that_expects_nothing_in_particular(tmp_path: Path) -> None:
+    assert resolve(PYTHON, model(tmp_path, "[test]\nparameters = false")).test_call == TestCall("false", "")
+
+
+@pytest.mark.parametrize(("runtime", "language"), [("python2.7", "python"), ("python3.13", "python"), ("r3.6", "r")])
+def test_a_runtime_tells_its_language(runtime: str, language: str) -> None:
+    assert language_of(runtime) == language
+
+
+# ---- what a person is told
+
+
+def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed) as caught:
+        resolve(NOTHING, model(tmp_path))
+
+    assert "no runtime is set" in caught.value.message
+    assert 'runtime = "python2.7"' in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("runtime = python3.6", ["line 1"]),
+        ("\n\nruntime =", ["line 3"]),
+        ('runtimes = "python3.6"', ["unknown field", "runtimes"]),
+        ('requirements = "numpy"', ["array", "str", "requirements"]),
+        ("requirements = [1]", ["str", "int", "requirements"]),
+        ("[env]\nPORT = 80", ["str", "int", "env"]),
+        ("[limits]\ncall_timeout = '60s'", ["float", "str", "limits.call_timeout"]),
+        ("[limits]\nmemory = 1", ["unknown field", "memory", "limits"]),
+        ("[limits]\nqueue_size = 1.5", ["int", "float", "limits.queue_size"]),
+        ('text = "latin1"', ["latin1", "text"]),
+        ('unbox = "yes"', ["bool", "str", "unbox"]),
+        ("[test]\nparameter = 1", ["unknown field", "parameter"]),
+        ("[test]", ["test_call.parameters_json", "is not JSON"]),
+        ("[test]\nparameters_json = '{x: 1}'", ["test_call.parameters_json", "is not JSON"]),
+        ("[test]\nparameters = 1\nexpected_json = 'one'", ["test_call.expected_json", "is not JSON"]),
+        ("[limits]\ncall_timeout = 0", ["limits.call_timeout", "86400 s, not 0"]),
+        ("[limits]\nload_timeout = nan", ["limits.load_timeout", "not nan"]),
+        ("[limits]\nload_timeout = 86401", ["limits.load_timeout", "not 86401"]),
+        ("[limits]\nqueue_size = 0", ["limits.queue_size", "1 to 10000, not 0"]),
+        ("[limits]\nqueue_size = 10001", ["limits.queue_size", "not 10001"]),
+        ('main_file = "../main.py"', ["main_file"]),
+        ('main_file = "/etc/passwd"', ["main_file"]),
+        ('working_dir = "a/../../b"', ["working_dir"]),
+        ('requirements_file = "-r"', ["requirements_file", "dash"]),
+        ('import_paths = ["lib", ".."]', ["import_paths"]),
+        ('function = "a b"', ["function", "a b is no name"]),
+        ('function = "predict()"', ["function", "predict() is no name"]),
+        ('[env]\nMODELHOST_LINK = "fd:3"', ["env", "MODELHOST_LINK"]),
+        ('[env]\n"A=B" = "c"', ["env", "A=B"]),
+        ('[env]\n"" = "c"', ["env", "''"]),
+        ('[env]\nA = "\\u0000"', ["env", "'A'"]),
+    ],
+)
+def test_what_is_wrong_in_modelhost_toml_is_named(tmp_path: Path, toml: str, words: list[str]) -> None:
+    message = refusal(tmp_path, toml)
+
+    assert message.startswith("modelhost.toml: ")
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b'name = "caf\xe9"')
+
+    with pytest.raises(StepFailed, match="utf-8"):
+        resolve(PYTHON, tmp_path)
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, f"[test]\nparameters = {'[' * 10_000}").startswith("modelhost.toml: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (ModelSettings(main_file="../x"), "s.main_file"),
+        (ModelSettings(call_timeout=-1), "s.limits.call_timeout"),
+        (ModelSettings(queue_size=0), "s.limits.queue_size"),
+        (ModelSettings(test_call=TestCall("{")), "s.test_call.parameters_json"),
+        (ModelSettings(test_call=TestCall("1", "{")), "s.test_call.expected_json"),
+        (ModelSettings(env={"MODELHOST_X": ""}), "s.env"),
+    ],
+)
+def test_a_request_is_told_which_of_its_fields_is_wrong(settings: ModelSettings, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(settings, "s.")
+
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("settings", [NOTHING, REQUESTED, ModelSettings(function="score.model", call_timeout=86400)])
+def test_what_is_in_order_passes(settings: ModelSettings) -> None:
+    check(settings, "s.")

@@ -202,6 +202,9 @@ def show_calls(client: Client, address: str, state: Path, examples: list[Example
 
 def main() -> int:
     serve = "--serve" in sys.argv[1:]
+    # Whoever ends the demo ends its server, too; a shell's background job would ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     work = HERE.parent / (".run" if serve else ".demo")
     shutil.rmtree(work, ignore_errors=True)
     repository, state = work / "models", work / "state"

@@ -126,9 +126,11 @@ class Dispatcher:
                     return
         finally:
             stopping.cancel()
-            if following is not None and not following.done():
+            if following is not None:
                 following.cancel()
                 await asyncio.wait([following])
+                if not following.cancelled():
+                    following.exception()  # seen: the caller went away in the moment in which it ended
 
     def _admit(self, method: Method, call: Call) -> None:
         if method.access is not Access.ANYONE:

@@ -77,6 +77,15 @@ class ReflectionMethods:
             case _:
                 return _error(Code.INVALID_ARGUMENT, "the request asks for nothing")
 
+    def _file_of(self, symbol: str) -> FileDescriptor:
+        """The file that defines a symbol. Raises `KeyError`. Python's pool does not know those of methods."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            descriptor = self._pool.FindServiceByName(service)
+            return descriptor.methods_by_name[method].containing_service.file
+
     def _extensions(self, name: str) -> ServerReflectionResponse:
         try:
             found = self._pool.FindAllExtensions(self._pool.FindMessageTypeByName(name))

@@ -3,6 +3,8 @@
 A migration that has landed is never edited: add one.
 """
 
+from collections.abc import Sequence
+
 import apsw
 
 MIGRATIONS = (
@@ -85,14 +87,14 @@ class SchemaTooNew(Exception):
     """The file was written by a newer server."""
 
 
-def migrate(connection: apsw.Connection) -> None:
+def migrate(connection: apsw.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Bring the schema up to date. Raises `SchemaTooNew`."""
     current = connection.execute("PRAGMA user_version").get
-    if current > len(MIGRATIONS):
+    if current > len(migrations):
         raise SchemaTooNew(
-            f"the database has schema {current}, this server knows up to {len(MIGRATIONS)}: run a newer modelhost"
+            f"the database has schema {current}, this server knows up to {len(migrations)}: run a newer modelhost"
         )
-    for number, change in enumerate(MIGRATIONS[current:], current + 1):
+    for number, change in enumerate(migrations[current:], current + 1):
         with connection:
             connection.execute(change)
             connection.execute(f"PRAGMA user_version = {number}")

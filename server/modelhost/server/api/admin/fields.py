@@ -45,6 +45,8 @@ def _source(message: pb.ModelSource) -> ModelSource:
 def _settings(message: pb.ModelSettings) -> ModelSettings:
     if message.runtime:
         names.parse(message.runtime, names.RUNTIMES, "deployment.settings.runtime")
+    if message.text not in pb.ModelSettings.Text.values():
+        raise InvalidRequest("deployment.settings.text", "{field} has no value {text}", text=message.text)
     for name in ("requirements", "import_paths"):
         _check_count(getattr(message, name), f"deployment.settings.{name}")
     try:

@@ -63,6 +63,8 @@ class LogMethods:
     async def _find(self, name: str, number: int, kind: "pb.LogKind.ValueType") -> tuple[Deployment, int]:
         """The deployment and which revision's build log is meant."""
         deployment_id = names.parse(name, names.DEPLOYMENTS, "deployment")
+        if kind not in pb.LogKind.values():
+            raise InvalidRequest("kind", "there is no log of kind {kind}", kind=kind)
 
         def find(tx: Transaction) -> tuple[Deployment, int]:
             deployment = self._commands.find(tx, deployment_id)

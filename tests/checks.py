@@ -52,6 +52,9 @@ class Gate:
     def open(self) -> None:
         Path(self.path).touch()
 
+    def close(self) -> None:
+        Path(self.path).unlink()
+
 
 def leftovers(state_dir: Path) -> set[str]:
     """What there is of half-made things and of workers in a state directory."""

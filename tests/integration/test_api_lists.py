@@ -229,6 +229,14 @@ def test_the_log_of_a_revision_that_is_not_there_is_not_found(server: RunningSer
         server.client.admin.ReadLog(log_pb2.ReadLogRequest(deployment="nothing-here"))
 
 
+def test_there_is_no_third_kind_of_log(server: RunningServer, lists: dict[str, List]) -> None:
+    with refused("FIELD_INVALID") as caught:
+        server.client.admin.ReadLog(log_pb2.ReadLogRequest(deployment="lists-1", kind=3))
+    assert [each.subject for each in caught.value.violations] == ["kind"]
+    with refused("FIELD_INVALID"):
+        next(server.client.admin.TailLog(log_pb2.TailLogRequest(deployment="lists-1", kind=3)))
+
+
 def test_a_build_log_names_step_and_time_of_every_line(server: RunningServer, lists: dict[str, List]) -> None:
     entries = server.client.admin.ReadLog(log_pb2.ReadLogRequest(deployment="lists-1", revision=1)).entries
 

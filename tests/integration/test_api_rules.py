@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -154,6 +155,15 @@ def test_a_repeated_change_is_done_once_and_answered_as_it_was(
 
     assert change(key, False) == first
     assert settled() == later
+
+
+def test_the_same_change_asked_for_at_the_same_time_is_done_once(server: RunningServer, source: str, name: str) -> None:
+    request = create_request(name, source, request_id=str(uuid.uuid4()))
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [*threads.map(server.client.admin.CreateDeployment, [request] * 8)]
+
+    assert {each.uid for each in answers} == {server.get(name).uid}
 
 
 @pytest.mark.parametrize("method", CHANGES)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from modelhost.v1 import deployment_pb2, log_pb2, predict_pb2
-from tests.checks import Gate, refused
+from modelhost.v1 import deployment_pb2, log_pb2, predict_pb2, service_pb2
+from tests.checks import Gate, raw_channel, refused
 from tests.git_repos import Repo
 from tests.obedient import OBEDIENT, do
 from tests.running import Deployment, RunningServer, eventually
@@ -322,6 +323,40 @@ def test_a_service_says_what_it_is_whether_it_runs_or_not(server: RunningServer,
     server.wait(name, Deployment.STATE_STOPPED)
     answer.serving, answer.revision = False, 0
     assert describe(predict_pb2.DescribeServiceRequest(service=name)) == answer
+
+
+def test_a_service_is_serving_only_while_a_live_worker_has_its_model_loaded(
+    server: RunningServer, source: str, name: str, gate: Gate
+) -> None:
+    gate.open()
+    service = server.deploy(name, source, main_file="gated.py", env={"GATE": gate.path}).service
+    gate.close()
+    describe = predict_pb2.DescribeServiceRequest(service=name)
+
+    def seen() -> tuple[bool, bool, int]:
+        return (
+            server.client.predict_stub.DescribeService(describe).serving,
+            server.client.admin.GetService(service_pb2.GetServiceRequest(name=service)).serving,
+            server.get(name).observed.live_workers,
+        )
+
+    with raw_channel(server.address) as raw:
+        health = health_pb2_grpc.HealthStub(raw).Watch(
+            health_pb2.HealthCheckRequest(service=name), metadata=[("authorization", f"Bearer {server.token}")]
+        )
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+        assert seen() == (True, True, 1)
+
+        with refused("WORKER_DIED"):
+            server.predict(name, do("die"))
+
+        assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert seen() == (False, False, 0)
+        assert server.get(name).state == Deployment.STATE_RUNNING
+        gate.open()
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+        assert seen() == (True, True, 1)
+        health.cancel()
 
 
 def test_the_description_of_a_service_that_is_not_there_is_refused(server: RunningServer) -> None:

@@ -147,6 +147,7 @@ def test_a_url_that_is_none_or_runs_something_is_not_registered(server: RunningS
         {"env": {"A": "a\0b"}},
         {"env": {"MODELHOST_LINK_TOKEN": "x"}},
         {"function": "os.system('x')"},
+        {"text": 99},
         {"runtime": "runtimes/a/b"},
         {"requirements": ["x"] * 1_001},
         {"test_call": {"parameters_json": ""}},

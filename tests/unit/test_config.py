@@ -14,7 +14,7 @@ def test_a_loopback_address_may_be_listened_on(listen: str) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8470", "[::]:8470", "192.168.1.5:80", "models.example:8470", "*:8470"])
 def test_any_other_address_must_be_asked_for(listen: str) -> None:
-    with pytest.raises(ValueError, match="is not a loopback address.*--insecure"):
+    with pytest.raises(ValueError, match=r"is not a loopback address.*--insecure"):
         ServerSettings(listen=listen).check()
 
     ServerSettings(listen=listen, insecure=True).check()

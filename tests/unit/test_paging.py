@@ -66,7 +66,6 @@ def made_up(text: bytes) -> str:
         paging.token("revisions iris", "a"),
         paging.token("deployments ", "a"),
         made_up(b"deployments"),
-        made_up(b""),
         made_up(b"\xff\xfe\0a"),
         "not base64!",
         "abc",

@@ -188,7 +188,7 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
     ("toml", "words"),
     [
         ("runtime = python3.6", ["line 1"]),
-        ("\n\nruntime =", ["line 3"]),
+        ("\n\nruntime = !", ["line 3"]),
         ('runtimes = "python3.6"', ["unknown field", "runtimes"]),
         ('requirements = "numpy"', ["array", "str", "requirements"]),
         ("requirements = [1]", ["str", "int", "requirements"]),

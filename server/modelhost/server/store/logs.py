@@ -109,7 +109,7 @@ class Log:
         number = segments[-1][0] if segments else 1
         if segments and segments[-1][1].stat().st_size + size > SEGMENT_BYTES:
             number += 1
-            for _, path in segments[: len(segments) + 1 - SEGMENTS_KEPT]:
+            for _, path in segments[: max(len(segments) + 1 - SEGMENTS_KEPT, 0)]:
                 path.unlink()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._directory / f"{self._name}-{number:06}.jsonl"

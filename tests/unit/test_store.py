@@ -1,0 +1,441 @@
+"""Transactions on real SQLite: whole or not at all, one after the other, and on disk before anybody hears of them."""
+
+import asyncio
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import apsw
+import pytest
+
+from modelhost.server.resources import (
+    DataSource,
+    Deployment,
+    DeploymentState,
+    Failure,
+    ModelSettings,
+    ModelSource,
+    Revision,
+    RevisionState,
+    TestCall,
+    UpdateState,
+)
+from modelhost.server.store import deployments, requests, sources
+from modelhost.server.store.database import Database, DatabaseUnusable, Transaction
+from modelhost.server.store.migrations import MIGRATIONS, SchemaTooNew, migrate
+from modelhost.server.store.requests import Answered
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(tmp_path / "modelhost.db")
+    await database.run(lambda tx: tx.execute("CREATE TABLE words (word TEXT PRIMARY KEY) STRICT"))
+    yield database
+    database.close()
+
+
+async def words(database: Database) -> list[str]:
+    rows = await database.run(lambda tx: list(tx.execute("SELECT word FROM words ORDER BY rowid")))
+    return [str(row[0]) for row in rows]
+
+
+class Changed(Exception):
+    """Raised by transactions that change their mind."""
+
+
+# ---- transactions
+
+
+async def test_a_transaction_that_raises_leaves_nothing_of_what_it_did(database: Database) -> None:
+    def change_then_fail(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        tx.insert("words", word="two")
+        raise Changed
+
+    with pytest.raises(Changed):
+        await database.run(change_then_fail)
+
+    assert await words(database) == []
+
+
+async def test_a_statement_that_fails_takes_those_before_it_along(database: Database) -> None:
+    def repeat(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        tx.insert("words", word="one")
+
+    with pytest.raises(apsw.ConstraintError):
+        await database.run(repeat)
+
+    assert await words(database) == []
+    await database.run(lambda tx: tx.insert("words", word="two"))
+    assert await words(database) == ["two"]
+
+
+async def test_a_commit_that_fails_is_rolled_back_and_the_next_transaction_goes_on(database: Database) -> None:
+    late = "CREATE TABLE tails (word TEXT REFERENCES words DEFERRABLE INITIALLY DEFERRED)"  # looked at by COMMIT
+    await database.run(lambda tx: tx.execute(late))
+
+    def dangle(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        tx.insert("tails", word="nothing that there is")
+
+    with pytest.raises(apsw.ConstraintError):
+        await database.run(dangle)
+
+    assert await words(database) == []
+    await database.run(lambda tx: tx.insert("words", word="two"))
+    assert await words(database) == ["two"]
+
+
+async def test_a_transaction_that_sqlite_rolls_back_itself_raises_what_went_wrong(database: Database) -> None:
+    def give_up(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        tx.execute("INSERT OR ROLLBACK INTO words VALUES ('one')")
+
+    with pytest.raises(apsw.ConstraintError, match="UNIQUE"):
+        await database.run(give_up)
+
+    await database.run(lambda tx: tx.insert("words", word="two"))
+    assert await words(database) == ["two"]
+
+
+async def test_a_hundred_writers_at_once_come_one_after_the_other(database: Database) -> None:
+    await database.run(lambda tx: tx.execute("CREATE TABLE counter (value INTEGER)"))
+    await database.run(lambda tx: tx.insert("counter", value=0))
+    inside = 0
+
+    def increment(tx: Transaction) -> int:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        (value,) = tx.one("SELECT value FROM counter") or (0,)
+        time.sleep(0.001)  # room for others to come in between, if they could
+        tx.execute("UPDATE counter SET value = ?", value + 1)
+        inside -= 1
+        return value
+
+    seen = await asyncio.gather(*(database.run(increment) for _ in range(100)))
+
+    assert seen == list(range(100))
+    assert await database.run(lambda tx: tx.one("SELECT value FROM counter")) == (100,)
+
+
+async def test_what_is_to_happen_after_the_commit_happens_on_the_loop_when_others_can_see_it(
+    database: Database, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, list[object]]] = []
+
+    def look() -> None:
+        with apsw.Connection(str(tmp_path / "modelhost.db")) as other:
+            seen.append((threading.get_ident(), list(other.execute("SELECT word FROM words"))))
+
+    def change(tx: Transaction) -> None:
+        tx.after_commit(look)
+        tx.insert("words", word="one")
+
+    await database.run(change)
+
+    assert seen == [(threading.get_ident(), [("one",)])]
+
+
+async def test_nothing_happens_after_a_commit_that_there_was_not(database: Database) -> None:
+    happened: list[str] = []
+
+    def change_then_fail(tx: Transaction) -> None:
+        tx.after_commit(lambda: happened.append("after"))
+        raise Changed
+
+    with pytest.raises(Changed):
+        await database.run(change_then_fail)
+    await words(database)
+
+    assert happened == []
+
+
+async def test_what_happens_after_commits_happens_in_their_order_and_before_the_caller_goes_on(
+    database: Database,
+) -> None:
+    happened: list[int] = []
+
+    async def change(number: int) -> None:
+        await database.run(lambda tx: tx.after_commit(lambda: happened.append(number)))
+        assert happened[-1] >= number
+
+    await asyncio.gather(*(change(number) for number in range(20)))
+
+    assert happened == list(range(20))
+
+
+async def test_a_caller_who_is_cancelled_undoes_nothing(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def change(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        begun.set()
+        go_on.wait(10)
+        tx.insert("words", word="two")
+
+    task = asyncio.create_task(database.run(change))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+
+    assert await words(database) == ["one", "two"]
+
+
+async def test_statements_have_run_whether_or_not_their_rows_are_taken(database: Database) -> None:
+    await database.run(lambda tx: tx.execute("INSERT INTO words VALUES ('one') RETURNING word") and None)
+
+    assert await words(database) == ["one"]
+
+
+async def test_a_transaction_knows_how_many_rows_it_has_changed(database: Database) -> None:
+    def change(tx: Transaction) -> int:
+        tx.execute("INSERT INTO words VALUES ('one'), ('two'), ('three')")
+        tx.execute("DELETE FROM words WHERE word <> 'one'")
+        return tx.changed
+
+    assert await database.run(change) == 2
+
+
+async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "modelhost.db"
+    database = Database(path)
+    await database.run(lambda tx: tx.execute("CREATE TABLE words (word TEXT)"))
+
+    last = asyncio.ensure_future(database.run(lambda tx: tx.insert("words", word="last")))
+    await asyncio.sleep(0)
+    database.close()
+    await last
+
+    with apsw.Connection(str(path)) as reader:
+        assert list(reader.execute("SELECT word FROM words")) == [("last",)]
+
+
+# ---- the file
+
+
+async def test_the_database_is_as_safe_as_is_said(database: Database, tmp_path: Path) -> None:
+    def pragmas(tx: Transaction) -> list[object]:
+        return [tx.one(f"PRAGMA {name}") for name in ("journal_mode", "foreign_keys", "synchronous")]
+
+    full = 2
+    # Within a transaction, and so on the connection that writes.
+    assert await database.run(pragmas) == [("wal",), (1,), (full,)]
+    assert stat.S_IMODE((tmp_path / "modelhost.db").stat().st_mode) == 0o600
+
+
+def schema(path: Path) -> list[object]:
+    with apsw.Connection(str(path)) as reader:
+        return list(reader.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name"))
+
+
+def version(path: Path) -> int:
+    with apsw.Connection(str(path)) as reader:
+        return int(reader.execute("PRAGMA user_version").get)
+
+
+@pytest.mark.parametrize("first", range(len(MIGRATIONS) + 1))
+def test_a_file_of_any_earlier_version_becomes_what_a_new_one_is(tmp_path: Path, first: int) -> None:
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    with closing(apsw.Connection(str(old))) as connection:
+        migrate(connection, MIGRATIONS[:first])
+    assert version(old) == first
+
+    Database(old).close()
+    Database(new).close()
+
+    assert schema(old) == schema(new) != []
+    assert version(old) == version(new) == len(MIGRATIONS)
+
+
+def test_a_migration_that_fails_leaves_the_version_before_whole(tmp_path: Path) -> None:
+    path = tmp_path / "modelhost.db"
+    good = "CREATE TABLE one (x)"
+    bad = "CREATE TABLE two (x); INSERT INTO two VALUES (1); CREATE TABLE one (x)"
+
+    with closing(apsw.Connection(str(path))) as connection:
+        with pytest.raises(apsw.SQLError, match="already exists"):
+            migrate(connection, (good, bad, "CREATE TABLE three (x)"))
+
+        assert [name for _, name, _ in schema(path)] == ["one"]
+        assert version(path) == 1
+        migrate(connection, (good, "CREATE TABLE two (x)"))
+
+    assert [name for _, name, _ in schema(path)] == ["one", "two"]
+    assert version(path) == 2
+
+
+def test_a_file_of_a_newer_server_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "modelhost.db"
+    Database(path).close()
+    with apsw.Connection(str(path)) as newer:
+        newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = schema(path)
+
+    with pytest.raises(SchemaTooNew, match="run a newer modelhost"):
+        Database(path)
+
+    assert schema(path) == before
+    assert version(path) == len(MIGRATIONS) + 1
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("database")] == []
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 200, b"SQLite format 3\0" + b"x" * 4096])
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "modelhost.db"
+    path.write_bytes(content)
+
+    with pytest.raises(DatabaseUnusable, match=r"modelhost\.db cannot be used"):
+        Database(path)
+
+    assert path.read_bytes() == content
+
+
+async def test_an_acknowledged_change_is_in_the_file_without_any_goodbye(database: Database, tmp_path: Path) -> None:
+    await database.run(lambda tx: tx.insert("words", word="one"))
+
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for name in ("modelhost.db", "modelhost.db-wal"):  # what would be found after a crash
+        shutil.copy(tmp_path / name, copies / name)
+
+    with apsw.Connection(os.fspath(copies / "modelhost.db")) as found:
+        assert list(found.execute("SELECT word FROM words")) == [("one",)]
+
+
+# ---- what is stored comes back
+
+SOURCE = DataSource("s1", "models", "git", "https://git.example/models", "ours", 1, 1.5, 2.5)
+DEPLOYMENT = Deployment(
+    uid="u1",
+    id="iris",
+    service_id="svc-1",
+    description="fleurs d'été",
+    source=ModelSource("models", "team/iris", "main", "python", ("a.py", "b")),
+    settings=ModelSettings(runtime="python3.6", requirements=(), env={"A": "b"}, test_call=TestCall("[1]", "2")),
+    state=DeploymentState.RUNNING,
+    active=1,
+    target=2,
+    update_state=UpdateState.FAILED,
+    failure=Failure("IMPORT_FAILED", "no module", "add it", 2, "load", 3.5),
+    version=1,
+    created=1.0,
+    updated=1.0,
+    service_created=2.0,
+)
+REVISION = Revision(
+    "u1", 1, RevisionState.READY, DEPLOYMENT.source, DEPLOYMENT.settings, 1.0,
+    commit="c" * 40, settings=ModelSettings(main_file="main.py", queue_size=5), snapshot_digest="d" * 64,
+    environment="e", environment_digest="f", runtime_version="3.6.15", failure=DEPLOYMENT.failure, ready=9.5,
+)  # fmt: skip
+
+
+@pytest.fixture
+async def stored(database: Database) -> Database:
+    """With a data source, a deployment and its revisions 1 and 2."""
+
+    def store(tx: Transaction) -> None:
+        sources.insert(tx, SOURCE)
+        deployments.insert(tx, DEPLOYMENT)
+        deployments.save_revision(tx, REVISION)
+        deployments.save_revision(tx, replace(REVISION, number=2, state=RevisionState.PENDING))
+
+    await database.run(store)
+    return database
+
+
+async def test_a_deployment_comes_back_as_it_was_stored(stored: Database) -> None:
+    assert await stored.run(lambda tx: deployments.get(tx, "iris")) == DEPLOYMENT
+    assert await stored.run(lambda tx: deployments.by_uid(tx, "u1")) == DEPLOYMENT
+    assert await stored.run(lambda tx: deployments.by_service(tx, "svc-1")) == DEPLOYMENT
+    assert await stored.run(lambda tx: deployments.get(tx, "rose")) is None
+
+
+async def test_a_saved_deployment_has_a_new_version_and_time(stored: Database) -> None:
+    changed = replace(DEPLOYMENT, state=DeploymentState.STOPPED, active=0, failure=None, service_created=None)
+
+    saved = await stored.run(lambda tx: deployments.save(tx, changed, 7.0))
+
+    assert saved == replace(changed, version=2, updated=7.0)
+    assert await stored.run(lambda tx: deployments.get(tx, "iris")) == saved
+
+
+async def test_a_revision_comes_back_as_it_was_stored_last(stored: Database) -> None:
+    assert await stored.run(lambda tx: deployments.revision(tx, "u1", 1)) == REVISION
+
+    changed = replace(REVISION, state=RevisionState.FAILED, failure=None, settings=None, ready=None)
+    await stored.run(lambda tx: deployments.save_revision(tx, changed))
+
+    assert await stored.run(lambda tx: deployments.revision(tx, "u1", 1)) == changed
+    assert await stored.run(lambda tx: deployments.newest_revision(tx, "u1")) == 2
+
+
+async def test_revisions_are_listed_newest_first(stored: Database) -> None:
+    first = await stored.run(lambda tx: deployments.revisions_page(tx, "u1", 2**31, 1))
+    second = await stored.run(lambda tx: deployments.revisions_page(tx, "u1", first[0].number, 5))
+
+    assert ([one.number for one in first], [one.number for one in second]) == ([2], [1])
+
+
+async def test_a_revision_of_a_deployment_that_is_gone_cannot_be_stored(stored: Database) -> None:
+    await stored.run(lambda tx: deployments.delete(tx, "u1"))
+
+    assert await stored.run(lambda tx: deployments.revision(tx, "u1", 1)) is None
+    with pytest.raises(apsw.ConstraintError):
+        await stored.run(lambda tx: deployments.save_revision(tx, REVISION))
+
+
+async def test_a_data_source_cannot_go_while_a_deployment_uses_it(stored: Database) -> None:
+    assert await stored.run(lambda tx: sources.used_by(tx, "models", 10)) == ["iris"]
+
+    with pytest.raises(apsw.ConstraintError):
+        await stored.run(lambda tx: sources.delete(tx, "models"))
+
+    assert await stored.run(lambda tx: sources.get(tx, "models")) == SOURCE
+
+
+async def test_what_was_fetched_is_remembered_until_its_source_goes(stored: Database) -> None:
+    key = ("s1", "team/iris", "c" * 40, "{}")
+    await stored.run(lambda tx: sources.remember_fetch(tx, *key, "old"))
+    await stored.run(lambda tx: sources.remember_fetch(tx, *key, "new"))
+    assert await stored.run(lambda tx: sources.recall_fetch(tx, *key)) == "new"
+
+    await stored.run(lambda tx: deployments.delete(tx, "u1"))
+    await stored.run(lambda tx: sources.delete(tx, "models"))
+
+    assert await stored.run(lambda tx: sources.recall_fetch(tx, *key)) is None
+
+
+@pytest.mark.parametrize("state", DeploymentState)
+async def test_after_a_restart_everything_is_taken_up_that_is_not_at_rest(
+    stored: Database, state: DeploymentState
+) -> None:
+    await stored.run(lambda tx: deployments.save(tx, replace(DEPLOYMENT, state=state), 1.0))
+
+    found = await stored.run(deployments.unsettled)
+
+    assert found == ([] if state in (DeploymentState.STOPPED, DeploymentState.FAILED) else ["u1"])
+
+
+async def test_answers_are_remembered_for_a_day(database: Database) -> None:
+    def at(time: float, request_id: str) -> Callable[[Transaction], None]:
+        answer = Answered("/Create", "digest", request_id.encode())
+        return lambda tx: requests.remember(tx, request_id, answer, time)
+
+    await database.run(at(0.0, "old"))
+    await database.run(at(requests.KEPT_SECONDS - 1, "young"))
+    assert await database.run(lambda tx: requests.recall(tx, "old")) == Answered("/Create", "digest", b"old")
+
+    await database.run(at(requests.KEPT_SECONDS + 1, "new"))
+
+    assert await database.run(lambda tx: requests.recall(tx, "old")) is None
+    assert (await database.run(lambda tx: requests.recall(tx, "young"))).response == b"young"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import LOG_SHOWN, Daemon, python
-from tests.e2e.operator import Operator
+from tests.e2e.steps import Operator
 from tests.git_repos import Repo
 
 

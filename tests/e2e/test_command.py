@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.command import Command
 from tests.e2e.daemon import Daemon, python
-from tests.e2e.operator import Operator
+from tests.e2e.steps import Operator
 
 SUM = """\
 import os

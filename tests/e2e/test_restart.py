@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from tests.e2e.daemon import Daemon, alive
-from tests.e2e.operator import Operator
 from tests.e2e.slow import Gate, SlowGit, Stray
+from tests.e2e.steps import Operator
 from tests.git_repos import Repo
 from tests.running import eventually
 

@@ -8,8 +8,8 @@ import pytest
 
 from modelhost.client import ModelHostError
 from tests.e2e.daemon import Daemon, alive, python
-from tests.e2e.operator import Deployment, Operator
 from tests.e2e.slow import Gate, Stray
+from tests.e2e.steps import Deployment, Operator
 from tests.git_repos import Repo
 from tests.running import eventually
 

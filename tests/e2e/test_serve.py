@@ -14,7 +14,7 @@ import pytest
 
 from modelhost.client import Client, ModelHostError
 from tests.e2e.daemon import STOP_SECONDS, Daemon, python
-from tests.e2e.operator import Operator
+from tests.e2e.steps import Operator
 from tests.git_repos import Repo
 
 MODEL = b"def predict(parameters):\n    return 'here'\n"
@@ -202,7 +202,7 @@ def test_its_log_is_json_lines_and_holds_no_secret(daemon: Daemon, operator: Ope
     daemon.stop()
 
     entries = [json.loads(line) for line in daemon.log_text().splitlines()]
-    assert [entry["event"] for entry in entries] == ["serving", "revision is served", "stopped"]
+    assert {"serving", "revision is served", "stopped"} <= {entry["event"] for entry in entries}
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in entries)
     logs = "".join(path.read_text() for path in (daemon.state_dir / "logs").rglob("*.jsonl"))
     assert "MODELHOST_LINK" not in logs, "what a worker was given to speak to the server is not the model's to see"

@@ -10,8 +10,8 @@ import pytest
 
 from modelhost.client import Client, ModelHostError
 from tests.e2e.daemon import STOP_SECONDS, Daemon, alive
-from tests.e2e.operator import Operator
 from tests.e2e.slow import Gate, SlowGit
+from tests.e2e.steps import Operator
 from tests.git_repos import Repo
 from tests.running import eventually
 

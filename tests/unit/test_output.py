@@ -1,0 +1,174 @@
+"""The pump: whatever is written to whatever pipe is read to its end, and nobody holds up anybody else."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from modelhost.server.serving.output import LINE_LIMIT, OutputPump
+from tests.running import eventually
+
+
+class Heard:
+    """A sink that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.ends = 0
+
+    def __call__(self, lines: list[bytes]) -> None:
+        self.lines += lines
+        self.ends += not lines
+
+
+@pytest.fixture
+def pump() -> Iterator[OutputPump]:
+    """Fails the test if it leaves a descriptor or a thread."""
+    before = set(os.listdir("/proc/self/fd"))
+    threads = set(threading.enumerate())
+    pump = OutputPump()
+    yield pump
+    with contextlib.suppress(OSError):  # closed by the test
+        pump.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(threading.enumerate()) == threads
+
+
+def pipe(pump: OutputPump, sink: Callable[[list[bytes]], None]) -> int:
+    """The writing end of a pipe that the pump drains."""
+    reader, writer = os.pipe()
+    pump.add(os.fdopen(reader, "rb"), sink)
+    return writer
+
+
+def write(writer: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(writer, data) :]
+
+
+def test_lines_come_without_their_ends_and_the_last_one_needs_none(pump: OutputPump) -> None:
+    heard = Heard()
+    writer = pipe(pump, heard)
+
+    write(writer, b"one\n\ntwo\r\nlast")
+    os.close(writer)
+
+    eventually(lambda: heard.ends)
+    assert heard.lines == [b"one", b"", b"two\r", b"last"]
+    assert heard.ends == 1
+
+
+def test_a_line_that_comes_in_pieces_is_one_line(pump: OutputPump) -> None:
+    heard = Heard()
+    writer = pipe(pump, heard)
+
+    write(writer, b"first\nhal")
+    eventually(lambda: heard.lines)
+    write(writer, b"f and half\n")
+
+    eventually(lambda: len(heard.lines) == 2)
+    assert heard.lines == [b"first", b"half and half"]
+    os.close(writer)
+
+
+def test_an_endless_line_is_handed_on_in_pieces_and_not_kept(pump: OutputPump) -> None:
+    heard = Heard()
+    writer = pipe(pump, heard)
+
+    for _ in range(64):
+        write(writer, b"x" * 16_384)
+    eventually(lambda: sum(map(len, heard.lines)) >= (1 << 20) - LINE_LIMIT)  # though no line has ended
+    os.close(writer)
+
+    eventually(lambda: heard.ends)
+    assert b"".join(heard.lines) == b"x" * (1 << 20)
+
+
+def test_every_byte_of_a_flood_arrives(pump: OutputPump) -> None:
+    heard = Heard()
+    writer = pipe(pump, heard)
+    block = b"".join(b"%07d\n" % number for number in range(1000))
+
+    for _ in range(500):
+        write(writer, block)
+    os.close(writer)
+
+    eventually(lambda: heard.ends)
+    assert len(heard.lines) == 500_000
+    assert heard.lines[:1000] == heard.lines[-1000:] == block.splitlines()
+
+
+def test_a_pipe_is_drained_beside_one_that_floods(pump: OutputPump) -> None:
+    loud, quiet = Heard(), Heard()
+    flood, trickle = pipe(pump, loud), pipe(pump, quiet)
+    stop = threading.Event()
+
+    def roar() -> None:
+        while not stop.is_set():
+            write(flood, b"noise\n" * 5000)
+
+    flooding = threading.Thread(target=roar)
+    flooding.start()
+    try:
+        for number in range(20):
+            write(trickle, b"%d\n" % number)
+            eventually(lambda number=number: len(quiet.lines) == number + 1)
+    finally:
+        stop.set()
+        flooding.join()
+        os.close(flood)
+        os.close(trickle)
+    eventually(lambda: loud.ends and quiet.ends)
+    assert set(loud.lines) == {b"noise"}
+
+
+def test_a_sink_that_fails_loses_its_lines_and_nobody_elses_and_is_tried_again(pump: OutputPump) -> None:
+    good, heard = Heard(), Heard()
+    full = threading.Event()
+    full.set()
+
+    def disk(lines: list[bytes]) -> None:
+        if full.is_set():
+            raise OSError(28, "No space left on device")
+        heard(lines)
+
+    failing, working = pipe(pump, disk), pipe(pump, good)
+    write(failing, b"lost\n" * 50_000)  # more than a pipe holds: it is being drained
+    write(working, b"kept\n")
+    eventually(lambda: good.lines)
+    full.clear()
+    write(failing, b"found\n")
+
+    eventually(lambda: b"found" in heard.lines)
+    assert good.lines == [b"kept"]
+    os.close(failing)
+    os.close(working)
+    eventually(lambda: heard.ends and good.ends)
+
+
+def test_closing_takes_what_is_there_and_lets_go_of_pipes_that_others_still_hold(pump: OutputPump) -> None:
+    heard = Heard()
+    writer = pipe(pump, heard)
+    write(writer, b"there\nhalf")
+
+    pump.close()
+
+    assert heard.lines == [b"there", b"half"]
+    assert heard.ends == 1
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"late")
+    os.close(writer)
+
+
+def test_a_hundred_pipes_are_drained_at_once(pump: OutputPump) -> None:
+    heard = [Heard() for _ in range(100)]
+    writers = [pipe(pump, each) for each in heard]
+
+    for number, writer in enumerate(writers):
+        write(writer, b"%d" % number)
+        os.close(writer)
+
+    eventually(lambda: all(each.ends for each in heard))
+    assert [each.lines for each in heard] == [[b"%d" % number] for number in range(100)]

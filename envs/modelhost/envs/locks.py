@@ -12,7 +12,7 @@ def try_lock(path: Path) -> Iterator[bool]:
     """Hold a lock file if nobody else does; yields whether it is held. It is gone from the disk afterwards.
 
     The kernel releases it when its holder dies. Children do not inherit it: what a killed builder leaves running does
-    not keep the next one out (see `leftovers`).
+    not keep the next one out (see `marked`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from modelhost.envs.errors import BuildFailed
 from modelhost.envs.files import open_and_measure, remove_tree
-from modelhost.envs.leftovers import MARK, end_leftovers
 from modelhost.envs.locks import try_lock
 from modelhost.envs.manifest import NAME, masked, read_manifest, write_manifest
+from modelhost.envs.marked import end_marked
 from modelhost.envs.plan import Plan
 from modelhost.envs.process import POLL_SECONDS, Job
 from modelhost.envs.python_builder import build_python
@@ -31,6 +31,7 @@ from modelhost.envs.values import (
 )
 from modelhost.envs.variables import build_variables
 
+MARK = "MODELHOST_BUILD"  # in the environment of every command of a build: the folder that it builds
 DEFAULT_R_REPOSITORIES = ("https://cloud.r-project.org",)
 _LOCKS = ".locks"
 _SCRATCH = ".build"
@@ -128,7 +129,7 @@ class EnvironmentStore:
                 continue
             with try_lock(self._lock(folder)) as held:
                 if held and read_manifest(folder) is None:
-                    end_leftovers(folder)
+                    end_marked(MARK, str(folder))
                     remove_tree(folder)
                     removed.append(folder.name)
         for lock in sorted(self.root.glob(f"{_LOCKS}/*")):
@@ -169,7 +170,7 @@ class EnvironmentStore:
         started = time.monotonic()
         try:
             if folder.exists():
-                end_leftovers(folder)
+                end_marked(MARK, str(folder))
                 remove_tree(folder)
             folder.mkdir()
             scratch = folder / _SCRATCH
@@ -182,7 +183,7 @@ class EnvironmentStore:
             build = build_r if spec.interpreter.language is Language.R else build_python
             lock = build(plan, job)
             job.say(f"locked {len(lock)} package{'' if len(lock) == 1 else 's'}")
-            end_leftovers(folder)
+            end_marked(MARK, str(folder))
             remove_tree(scratch)
             job.check()
             environment = Environment(
@@ -198,7 +199,7 @@ class EnvironmentStore:
             )
             write_manifest(environment)
         except BaseException as error:
-            end_leftovers(folder)
+            end_marked(MARK, str(folder))
             with suppress(OSError):  # what cannot be removed has no manifest, and is swept later
                 remove_tree(folder)
             if isinstance(error, OSError):

@@ -2,15 +2,12 @@
 
 import fcntl
 import os
-import select
-import signal
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from modelhost.envs.marked import end_marked
+
 MARKER = "MODELHOST_STATE"  # environment variable of every process that a server starts
-ROUNDS = 10  # a process can start another one while we look
-DYING_SECONDS = 5.0  # how long one that was killed may take to be gone, in a slow system call
 
 
 class StateDirBusy(Exception):
@@ -67,29 +64,5 @@ class StateDir:
 
         Needs the lock.
         """
-        mark = "=".join(next(iter(self.marker.items()))).encode()
-        ended: list[int] = []
-        for _ in range(ROUNDS):
-            pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
-            found = [pid for pid in pids if _end(pid, mark)]
-            if not found:
-                break
-            ended += found
-        return ended
-
-
-def _end(pid: int, mark: bytes) -> bool:
-    """Kill a process that has the mark in its environment. The pidfd makes sure that it is the one looked at."""
-    with suppress(OSError):  # it is gone, or not ours to look at
-        pidfd = os.pidfd_open(pid)
-        try:
-            if mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                return False
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            end = select.poll()
-            end.register(pidfd, select.POLLIN)
-            end.poll(DYING_SECONDS * 1000)
-        finally:
-            os.close(pidfd)
-        return True
-    return False
+        ((variable, value),) = self.marker.items()
+        return end_marked(variable, value)

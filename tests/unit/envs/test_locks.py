@@ -8,8 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from modelhost.envs.leftovers import MARK, end_leftovers
 from modelhost.envs.locks import try_lock
+from modelhost.envs.marked import end_marked
+from modelhost.envs.store import MARK
 
 HOLD = """
 import sys
@@ -81,10 +82,10 @@ def test_only_processes_of_that_build_are_ended(tmp_path: Path) -> None:
     mine = [started("sleep", "600", **{MARK: str(tmp_path / "a")}) for _ in range(2)]
     others = [started("sleep", "600", **{MARK: str(tmp_path / "ab")}), started("sleep", "600")]
     try:
-        assert end_leftovers(tmp_path / "a") == 2
+        assert len(end_marked(MARK, str(tmp_path / "a"))) == 2
         assert [process.wait(30) for process in mine] == [-signal.SIGKILL] * 2
         assert [process.poll() for process in others] == [None, None]
-        assert end_leftovers(tmp_path / "a") == 0
+        assert end_marked(MARK, str(tmp_path / "a")) == []
     finally:
         for process in mine + others:
             process.kill()

@@ -219,11 +219,19 @@ class Pool:
         self._on_change()
 
     async def _replace(self, dead: Worker) -> None:
-        """Start a worker in place of a dead one: at once the first time, later and later in a series of deaths."""
-        await dead.kill()
-        log.warning("worker ended", worker=dead.id, how=dead.exited.result())
+        """Start a worker in place of a dead one; what that one leaves behind is cleared away meanwhile."""
+        clearing = asyncio.ensure_future(dead.kill())
+        try:
+            await asyncio.wait([dead.exited])
+            log.warning("worker ended", worker=dead.id, how=dead.exited.result())
+            await self._start_another()
+        finally:
+            await finish(clearing)
+
+    async def _start_another(self) -> None:
+        """Start a worker: at once the first time, later and later in a series of deaths, until it is given up."""
         loading_deaths = 0
-        while True:
+        while loading_deaths < LOADING_DEATHS:
             await asyncio.sleep(backoff(self._failures) * random.uniform(0.5, 1))  # noqa: S311 - jitter
             self._failures += 1
             try:
@@ -234,7 +242,6 @@ class Pool:
                 if loading_deaths == LOADING_DEATHS:
                     self.broken = failure
                     self._on_broken(failure)
-                    return
             else:
                 return
 

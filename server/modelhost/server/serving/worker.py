@@ -14,12 +14,12 @@ from typing import IO, Any
 import structlog
 
 from modelhost.envs.files import remove_tree
+from modelhost.envs.marked import end_marked
 from modelhost.server.errors import DomainError, PredictionFailed, StepFailed
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Process, Spawner, describe_exit
-from modelhost.server.serving.strays import end_strays
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
@@ -178,7 +178,7 @@ class Worker:
 
     def _clear(self) -> None:
         if self._process is not None:
-            end_strays(MARKER, self.id)
+            end_marked(MARKER, self.id)
         try:
             remove_tree(self._directory)
         except OSError as error:

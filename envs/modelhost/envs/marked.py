@@ -1,20 +1,28 @@
-"""What a worker left running outside of its process group: children of the model that made a session of their own."""
+"""Ending what a build, a worker or a killed server left running: it is known by a variable in its environment.
+
+A parent that is gone, or a session of its own, keeps a process from being found by its group; what it was started with
+stays with it and with its children.
+"""
 
 import os
 import select
 import signal
 from pathlib import Path
 
-ROUNDS = 10  # one can start another while we look
-DYING_SECONDS = 5.0  # how long one that was killed may take to be gone
+ROUNDS = 10  # a process can start another one while we look
+DYING_SECONDS = 5.0  # how long one that was killed may take to be gone, in a slow system call
 
 
-def end_strays(variable: str, value: str) -> int:
-    """Kill every process that was started with that environment variable, and see it end; returns how many. Blocks."""
+def end_marked(variable: str, value: str) -> list[int]:
+    """Kill every process that was started with that environment variable and that we may see, and see it end.
+
+    Returns their pids; never the own one. Blocks.
+    """
     entry = os.fsencode(f"{variable}={value}")
-    ended = 0
+    ended: list[int] = []
     for _ in range(ROUNDS):
-        found = sum(_end(int(name), entry) for name in os.listdir("/proc") if name.isdigit())
+        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        found = [pid for pid in pids if pid != os.getpid() and _end(pid, entry)]
         if not found:
             break
         ended += found
@@ -23,8 +31,6 @@ def end_strays(variable: str, value: str) -> int:
 
 def _end(pid: int, entry: bytes) -> bool:
     """Kill a process that has the entry; the pidfd makes sure that it is the one that was looked at."""
-    if pid == os.getpid():
-        return False
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:

@@ -77,7 +77,8 @@ def server(state: Path, listen: str) -> Iterator[tuple[str, "subprocess.Popen[st
                 line = process.stderr.readline()
                 file.write(line)
                 if not line:
-                    raise SystemExit(f"the server did not start; {log} says why:\n{log.read_text()}")
+                    file.flush()
+                    raise SystemExit(f"the server did not start:\n{log.read_text()}")
                 with contextlib.suppress(ValueError):
                     entry = json.loads(line)
                     address = entry["address"] if entry.get("event") == "serving" else ""
@@ -111,29 +112,41 @@ def choose_runtimes(client: Client) -> list[Example]:
 
 
 def deploy(client: Client, examples: list[Example], repository: Path) -> None:
-    """Register the repository, create the deployments and start them."""
-    client.admin.CreateDataSource(
-        data_source_pb2.CreateDataSourceRequest(
-            data_source_id="examples",
-            data_source=data_source_pb2.DataSource(git=data_source_pb2.GitLocation(url=str(repository))),
+    """Register the repository, create the deployments and start them; what is there already stays as it is."""
+    with unless("DATA_SOURCE_EXISTS"):
+        client.admin.CreateDataSource(
+            data_source_pb2.CreateDataSourceRequest(
+                data_source_id="examples",
+                data_source=data_source_pb2.DataSource(git=data_source_pb2.GitLocation(url=str(repository))),
+            )
         )
-    )
     report = client.admin.TestDataSource(data_source_pb2.TestDataSourceRequest(name="dataSources/examples"))
     say("source", report.message)
     for example in examples:
-        client.admin.CreateDeployment(
-            deployment_pb2.CreateDeploymentRequest(
-                deployment_id=example.name,
-                deployment=Deployment(
-                    description=example.config["description"],
-                    source=deployment_pb2.ModelSource(
-                        data_source="dataSources/examples", ref="main", directory=example.folder.name
+        with unless("DEPLOYMENT_EXISTS"):
+            client.admin.CreateDeployment(
+                deployment_pb2.CreateDeploymentRequest(
+                    deployment_id=example.name,
+                    deployment=Deployment(
+                        description=example.config["description"],
+                        source=deployment_pb2.ModelSource(
+                            data_source="dataSources/examples", ref="main", directory=example.folder.name
+                        ),
+                        settings=deployment_pb2.ModelSettings(runtime=example.runtime.name),
                     ),
-                    settings=deployment_pb2.ModelSettings(runtime=example.runtime.name),
-                ),
+                )
             )
-        )
         client.admin.StartDeployment(deployment_pb2.StartDeploymentRequest(name=example.name))
+
+
+@contextlib.contextmanager
+def unless(reason: str) -> Iterator[None]:
+    """Take it for done where it fails for that reason."""
+    try:
+        yield
+    except ModelHostError as error:
+        if error.reason != reason:
+            raise
 
 
 def follow(client: Client, name: str) -> Deployment:
@@ -172,7 +185,7 @@ def check(client: Client, example: Example, state: Path) -> bool:
 
 
 def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def say(what: str, text: str) -> None:
@@ -206,29 +219,37 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     work = HERE.parent / (".run" if serve else ".demo")
-    shutil.rmtree(work, ignore_errors=True)
+    if not serve:  # the demo begins anew each time; `make run` goes on where it was stopped
+        shutil.rmtree(work, ignore_errors=True)
     repository, state = work / "models", work / "state"
-    make_repository(repository)
+    if not repository.exists():
+        make_repository(repository)
+    try:
+        with server(state, "127.0.0.1:8470" if serve else "127.0.0.1:0") as (address, process):
+            return run(address, process, repository, state, serve=serve)
+    except KeyboardInterrupt:
+        print("\nstopped")
+        return 0 if serve else 130
+
+
+def run(address: str, process: "subprocess.Popen[str]", repository: Path, state: Path, *, serve: bool) -> int:
+    """Deploy, check, and then wait for the end where that is wanted; returns the exit code."""
     begun = time.monotonic()
-    with server(state, "127.0.0.1:8470" if serve else "127.0.0.1:0") as (address, process):
-        token = (state / "admin.token").read_text().strip()
-        with Client(address, token) as client:
-            try:
-                examples = choose_runtimes(client)
-                deploy(client, examples, repository)
-                right = [check(client, example, state) for example in examples]
-            except MissingInterpreter as missing:
-                print(missing, file=sys.stderr)
-                return 2
-            except ModelHostError as error:
-                print(f"{error}\nthe server's log is {work / 'server.log'}", file=sys.stderr)
-                return 1
-            if serve:
-                show_calls(client, address, state, examples)
-                with contextlib.suppress(KeyboardInterrupt):
-                    process.wait()
-                print("\nstopping")
-                return 0
+    with Client(address, (state / "admin.token").read_text().strip()) as client:
+        try:
+            examples = choose_runtimes(client)
+            deploy(client, examples, repository)
+            right = [check(client, example, state) for example in examples]
+        except MissingInterpreter as missing:
+            print(missing, file=sys.stderr)
+            return 2
+        except ModelHostError as error:
+            print(f"{error}\nthe server's log is {state.parent / 'server.log'}", file=sys.stderr)
+            return 1
+        if serve:
+            show_calls(client, address, state, examples)
+    if serve:
+        return process.wait()
     print(f"{sum(right)} of {len(right)} right in {time.monotonic() - begun:.0f} s")
     return 0 if all(right) else 1
 

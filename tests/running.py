@@ -69,9 +69,9 @@ class RunningServer:
         if self._error is not None:
             raise self._error
 
-    def connect(self, token: str | None) -> Client:
+    def connect(self, token: str | None, **options: Any) -> Client:
         """A client with that token. Close it."""
-        return Client(self.address, token, timeout=START_SECONDS)
+        return Client(self.address, token, timeout=START_SECONDS, **options)
 
     def _run(self) -> None:
         try:

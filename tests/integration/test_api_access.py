@@ -230,6 +230,14 @@ def test_reflection_lists_every_service_and_gives_the_files_that_make_sense_of_i
         assert {f"/{name}/{rpc.name}" for rpc in pool.FindServiceByName(name).methods} <= set(ALL)
 
 
+@pytest.mark.parametrize("version", REFLECTIONS)
+def test_reflection_finds_methods(raw: grpc.Channel, version: str) -> None:
+    answer = reflect(raw, version, file_containing_symbol="modelhost.v1.Predict.Predict")
+
+    files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
+    assert "modelhost/v1/predict.proto" in [file.name for file in files]
+
+
 def test_reflection_serves_the_client_that_grpc_brings(raw: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(raw)
 

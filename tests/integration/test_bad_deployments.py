@@ -102,7 +102,7 @@ CONFIGS = {
 
 ENVIRONMENTS = {
     "a runtime that the host lacks": Bad(
-        {}, "RUNTIME_NOT_FOUND", "python1.5; it has: python2.7, ", "provision",
+        {}, "RUNTIME_NOT_FOUND", "python1.5; it has: python2.7, ", "fetch",
         settings={"runtime": "python1.5"},
     ),
     "requirements that do not resolve": Bad(

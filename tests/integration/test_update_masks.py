@@ -24,7 +24,7 @@ BEFORE = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # pytest-xdist may take tests of other modules in between
 def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     server.add_source("update-masks", Repo(tmp_path_factory.mktemp("update-masks") / "repo"))
     return "update-masks"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhost.server.store.logs import SEGMENT_BYTES, SEGMENTS_KEPT, TEXT_LIMIT, Log, LogEntry, Logs, Position
+from modelhost.server.store.logs import SEGMENT_BYTES, SEGMENTS_KEPT, TEXT_BYTES, Log, LogEntry, Logs, Position
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_every_line_is_followed_by_where_the_next_begins(log: Log) -> None:
 
 
 def test_a_line_that_is_too_long_is_cut_and_says_so(log: Log) -> None:
-    write(log, "x" * TEXT_LIMIT, "é" * (TEXT_LIMIT + 1))
+    write(log, "x" * TEXT_BYTES, "é" * TEXT_BYTES)
 
-    assert texts(log) == ["x" * TEXT_LIMIT, "é" * TEXT_LIMIT + "…"]
+    assert texts(log) == ["x" * TEXT_BYTES, "é" * (TEXT_BYTES // 2 - 2) + "…"]
 
 
 def test_two_logs_of_a_folder_are_told_apart(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         main_file="src/score.py",
         function="score",
         requirements=("numpy==1.16.6",),
-        requirements_file="reqs.txt",
+        requirements_file="",  # packages that are named come instead of a file
         working_dir="src",
         import_paths=("lib", "vendor"),
         env={"LEVEL": "high"},
@@ -125,7 +125,9 @@ REQUESTED = ModelSettings(
 )
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(ModelSettings) if field.name != "env"])
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(ModelSettings) if field.name not in ("env", "requirements_file")]
+)
 def test_what_the_api_says_goes_before_the_file_field_by_field(tmp_path: Path, name: str) -> None:
     root = model(tmp_path, EVERYTHING)
     of_file = resolve(NOTHING, root)
@@ -133,6 +135,12 @@ def test_what_the_api_says_goes_before_the_file_field_by_field(tmp_path: Path, n
     assert value != getattr(of_file, name)
 
     assert resolve(replace(NOTHING, **{name: value}), root) == replace(of_file, **{name: value})
+
+
+def test_a_requirements_file_that_the_api_names_comes_instead_of_packages_in_modelhost_toml(tmp_path: Path) -> None:
+    settings = resolve(replace(NOTHING, requirements_file="other.txt"), model(tmp_path, EVERYTHING))
+
+    assert (settings.requirements, settings.requirements_file) == ((), "other.txt")
 
 
 def test_environment_variables_are_merged_by_name(tmp_path: Path) -> None:

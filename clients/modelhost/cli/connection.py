@@ -56,6 +56,17 @@ class Session:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    max_message_bytes: Annotated[
+        int,
+        typer.Option(
+            "--max-message-bytes",
+            envvar="MODELHOST_MAX_MESSAGE_BYTES",
+            metavar="BYTES",
+            help="Largest request and response; the server has a limit of its own.",
+            min=1024,
+            rich_help_panel=_PANEL,
+        ),
+    ] = 64 * 1024 * 1024
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")] = False
 
     @cached_property
@@ -74,7 +85,9 @@ class Session:
             ) from error
         certificates = _read(self.ca_file) if self.ca_file else None
         try:
-            return api.Client(self.address, token, root_certificates=certificates)
+            return api.Client(
+                self.address, token, root_certificates=certificates, max_message_bytes=self.max_message_bytes
+            )
         except ValueError as error:
             raise usage(str(error)) from error
 

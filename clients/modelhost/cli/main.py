@@ -109,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = of_exception(error)
         if problem is None:
             raise
-        Output(as_json="--json" in arguments).error(problem)
+        if problem.message:  # else the help has been shown instead
+            Output(as_json="--json" in arguments).error(problem)
         return problem.code
 
 

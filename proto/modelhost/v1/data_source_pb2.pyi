@@ -334,7 +334,7 @@ Global___DeleteDataSourceResponse: typing_extensions.TypeAlias = DeleteDataSourc
 
 @typing.final
 class TestDataSourceRequest(google.protobuf.message.Message):
-    """Asks whether a data source can be used. Always answers; what is wrong is in the answer."""
+    """Asks whether a data source can be used. What is wrong with the place is in the answer, not an error."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

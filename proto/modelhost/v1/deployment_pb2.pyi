@@ -470,7 +470,7 @@ class Observed(google.protobuf.message.Message):
     running_calls: builtins.int
     """Output only. Calls that run."""
     restarts: builtins.int
-    """Output only. Workers that died or were ended and were replaced, since the server started."""
+    """Output only. Workers of the active revision that died or were ended and were replaced, since it was last loaded."""
     def __init__(
         self,
         *,

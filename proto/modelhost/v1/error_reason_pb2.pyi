@@ -37,7 +37,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
     """UNAUTHENTICATED: no credentials, or none that this server knows."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 7
-    """INTERNAL: a fault of the server; details are in its log under the request id."""
+    """INTERNAL: a fault of the server; details are in its log."""
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 8
     """UNAVAILABLE: the server is stopping; another try will reach its successor."""
     ERROR_REASON_DATA_SOURCE_NOT_FOUND: _ErrorReason.ValueType  # 20
@@ -142,7 +142,7 @@ ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 5
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED: no credentials, or none that this server knows."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 7
-"""INTERNAL: a fault of the server; details are in its log under the request id."""
+"""INTERNAL: a fault of the server; details are in its log."""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 8
 """UNAVAILABLE: the server is stopping; another try will reach its successor."""
 ERROR_REASON_DATA_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 20

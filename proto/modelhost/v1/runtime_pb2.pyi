@@ -67,7 +67,9 @@ class Runtime(google.protobuf.message.Message):
     path: builtins.str
     """Output only. The interpreter's program, an absolute path on the server's host."""
     found_by: builtins.str
-    """Output only. How it was found: `configuration`, `PATH`, `pyenv`, `/opt/R`, `/usr/lib/R`."""
+    """Output only. How it was found: `configuration`, `PATH`, `pyenv`, `/opt/R`, `/usr/lib/R`,
+    `/usr/local/lib/R`.
+    """
     usable: builtins.bool
     """Output only. Whether environments can be built for it."""
     problem: builtins.str

@@ -22,7 +22,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 @typing.final
 class Service(google.protobuf.message.Message):
     """A Prediction service: what applications call. It exists from its deployment's first RUNNING on, under an id that
-    was reserved when the deployment was created and never changes.
+    was reserved when the deployment was created and never changes; until then calls to that id are SERVICE_NOT_RUNNING.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -138,6 +138,7 @@ class App:
         """Accept calls, and carry on with the deployments that are not at rest."""
         await self._door.start()
         await self._reconciler.start()
+        log.warning("models are not isolated from the server: their workers run as its user and can read its files")
         log.info("serving", address=self.address, state_dir=str(self.state.root))
 
     async def stop(self) -> None:

@@ -42,7 +42,10 @@ def serve(
     ] = False,
     interpreter: Annotated[
         list[Path] | None,
-        typer.Option(help="A Python or R program to offer as a runtime, besides those that are found. Repeatable."),
+        typer.Option(
+            envvar="MODELHOST_INTERPRETERS",
+            help="A Python or R program to offer as a runtime, besides those that are found. Repeatable.",
+        ),
     ] = None,
     r_repository: Annotated[
         list[str] | None,

@@ -60,7 +60,7 @@ class ReflectionMethods:
             case "file_containing_symbol":
                 symbol = request.file_containing_symbol
                 return _files(
-                    lambda: pool.FindFileContainingSymbol(symbol),
+                    lambda: self._file_of(symbol),
                     lambda: self._version_1.FindFileContainingSymbol(symbol),
                 )
             case "file_containing_extension":

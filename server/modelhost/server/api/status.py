@@ -14,6 +14,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.rpc.status_pb2 import Status as StatusMessage
 
 from modelhost.server.errors import Busy, Conflict, DomainError, InvalidRequest, reason_name
+from modelhost.server.text import cut
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DOMAIN: Final = "modelhost"
@@ -102,24 +103,24 @@ class CallFailed(Exception):
 def status_of(error: DomainError) -> Status:
     """Map a domain error."""
     code = CODES.get(error.reason, Code.FAILED_PRECONDITION)
-    message = _cut(f"{error.message}. {error.hint}" if error.hint else error.message, MESSAGE_BYTES)
+    message = cut(f"{error.message}. {error.hint}" if error.hint else error.message, MESSAGE_BYTES)
     value_bytes = min(VALUE_BYTES, VALUES_BYTES // max(len(error.values), 1))
     info = ErrorInfo(
         domain=DOMAIN,
         reason=reason_name(error.reason),
-        metadata={name: _cut(value, value_bytes) for name, value in error.values.items()},
+        metadata={name: cut(value, value_bytes) for name, value in error.values.items()},
     )
     status = StatusMessage(code=code, message=message)
     _add(status, info)
     match error:
         case InvalidRequest():
-            violation = BadRequest.FieldViolation(field=error.field, description=_cut(error.message, DESCRIPTION_BYTES))
+            violation = BadRequest.FieldViolation(field=error.field, description=cut(error.message, DESCRIPTION_BYTES))
             _add(status, BadRequest(field_violations=[violation]))
         case Conflict():
             failed = PreconditionFailure.Violation(
                 type=reason_name(error.reason),
-                subject=_cut(next(iter(error.values.values()), ""), VALUE_BYTES),
-                description=_cut(error.message, DESCRIPTION_BYTES),
+                subject=cut(next(iter(error.values.values()), ""), VALUE_BYTES),
+                description=cut(error.message, DESCRIPTION_BYTES),
             )
             _add(status, PreconditionFailure(violations=[failed]))
         case Busy():
@@ -140,9 +141,3 @@ def _add(status: StatusMessage, detail: ErrorInfo | BadRequest | PreconditionFai
     packed.Pack(detail)
     if status.ByteSize() + packed.ByteSize() <= DETAILS_BYTES:
         status.details.append(packed)
-
-
-def _cut(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8."""
-    data = text.encode("utf-8", "replace")
-    return data.decode() if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"

@@ -148,6 +148,7 @@ class Builder:
         say(f"{len(snapshot.files)} files, {size:,} bytes")
         resolved = await self._in_thread(walk, lambda job: settings.resolve(revision.requested, snapshot.root))
         await self._save(walk, snapshot_digest=snapshot.digest, settings=resolved)
+        await self._runtimes.usable(str(resolved.runtime))
         _check_main_file(resolved, snapshot)
         return snapshot
 

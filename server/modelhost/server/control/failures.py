@@ -4,9 +4,10 @@ from modelhost.envs import BuildFailed, RequirementsInvalid
 from modelhost.server.errors import DomainError, PredictionFailed, StepFailed, reason_name
 from modelhost.server.hints import hint_for
 from modelhost.server.resources import Failure
+from modelhost.server.text import cut
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
-MESSAGE_LIMIT = 1000
+MESSAGE_BYTES = 1024
 
 
 def as_domain_error(error: BaseException) -> DomainError:
@@ -15,7 +16,12 @@ def as_domain_error(error: BaseException) -> DomainError:
         case DomainError():
             return error
         case RequirementsInvalid():
-            return StepFailed(ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED, "{cause}", cause=error)
+            return StepFailed(
+                ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED,
+                "{cause}",
+                hint="Mend the requirements, commit, and `modelhost update`; or name others with `--requirement`.",
+                cause=error,
+            )
         case BuildFailed():
             reason = (
                 ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED
@@ -37,8 +43,8 @@ def failure_of(error: DomainError, *, revision: int, step: str, now: float) -> F
     """What is stored of a failed step."""
     return Failure(
         reason=reason_name(error.reason),
-        message=error.message[:MESSAGE_LIMIT],
-        hint=(error.hint or hint_for(error.reason))[:MESSAGE_LIMIT],
+        message=cut(error.message, MESSAGE_BYTES),
+        hint=cut(error.hint or hint_for(error.reason), MESSAGE_BYTES),
         revision=revision,
         step=step,
         time=now,

@@ -150,9 +150,12 @@ class _Actor:
             )
         )
         built = False
+        service = self._owner.router.find(deployment.service_id)
+        service.starting = True
         try:
             built = await self._until_built(build, deployment)
         finally:
+            service.starting = False
             if not built:
                 await finish(_abandon(build))
         if not built:

@@ -146,6 +146,10 @@ def _over(first: ModelSettings, second: ModelSettings) -> ModelSettings:
     """What `first` sets, else what `second` sets. `env` is merged by name."""
     missing = {field.name: getattr(second, field.name) for field in fields(first) if getattr(first, field.name) is None}
     merged = replace(first, **missing)
+    if first.requirements:  # packages that are named come instead of a file, and the other way round
+        merged = replace(merged, requirements_file="")
+    elif first.requirements_file:
+        merged = replace(merged, requirements=())
     if first.env is not None and second.env:
         merged = replace(merged, env={**second.env, **first.env})
     return merged

@@ -19,7 +19,7 @@ Context = Any  # grpc.aio.ServicerContext[bytes, bytes]; the stubs do not know i
 
 
 class GrpcioDoor:
-    """Listens on `address` (`host:port`, or `unix:path`); `message_limit` in bytes, both ways."""
+    """Listens on `address` (`host:port`); `message_limit` in bytes, both ways."""
 
     def __init__(self, dispatcher: Dispatcher, address: str, *, message_limit: int) -> None:
         self._server = grpc.aio.server(
@@ -37,7 +37,7 @@ class GrpcioDoor:
 
     @property
     def port(self) -> int:
-        """The port that was bound; 1 for a Unix socket."""
+        """The port that was bound."""
         return self._port
 
     async def start(self) -> None:

@@ -60,6 +60,7 @@ class OutputPump:
         self._wake_reader.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._new: list[_Pipe] = []
+        self._said: list[Callable[[], None]] = []
         self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
@@ -71,6 +72,12 @@ class OutputPump:
         with self._lock:
             self._new.append(_Pipe(file, sink))
         self._wake_writer.send(b"+")
+
+    def say(self, tell: Callable[[], None]) -> None:
+        """Have something of our own written, by the thread that may wait for a disk."""
+        with self._lock:
+            self._said.append(tell)
+        self._wake_writer.send(b".")
 
     def close(self) -> None:
         """Read what is there and end the thread."""
@@ -92,7 +99,11 @@ class OutputPump:
                         self._wake_reader.recv(READ_BYTES)
             with self._lock:
                 new, self._new = self._new, []
+                said, self._said = self._said, []
                 closing = self._closing
+            for tell in said:
+                with suppress(OSError):  # a full disk
+                    tell()
             for pipe in new:
                 self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
             if closing:

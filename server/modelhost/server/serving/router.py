@@ -17,6 +17,7 @@ class Service:
     deployment_uid: str
     pool: Pool | None = None
     revision: int = 0
+    starting: bool = False
 
 
 class Router:
@@ -59,6 +60,12 @@ class Router:
     def running(self, name: str) -> tuple[Pool, int]:
         """The pool and revision that answer for a service. Raises also `Conflict` SERVICE_NOT_RUNNING."""
         service = self.find(name)
+        if service.pool is None and service.starting:
+            raise Conflict(
+                ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,
+                "service {service} is being started; try again in a moment",
+                service=service.service_id,
+            )
         if service.pool is None:
             raise Conflict(
                 ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,

@@ -103,6 +103,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._dismissed = False  # by us: its end is no news
         self._stderr_ended = asyncio.Event()
 
     async def start(self) -> Loaded:
@@ -154,6 +155,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Let it end by itself, then make it; returns, even if cancelled, when nothing of it is left."""
+        self._dismissed = True
         try:
             if self._link is not None and not self.exited.done():
                 self._link.send({"type": "stop"})
@@ -163,6 +165,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End it; returns, even if cancelled, when the process is reaped and its directory and strays are gone."""
+        self._dismissed = True
         await finish(self._kill())
 
     async def _kill(self) -> None:
@@ -230,9 +233,16 @@ class Worker:
         if "oversize" in header:
             answer.set_exception(_too_large(header["oversize"], self._spec.message_limit))
         elif kind == "failed":
+            self._note(str(header.get("traceback", "")))
             answer.set_exception(_call_failure(header))
         else:
             answer.set_result((header, body))
+
+    def _note(self, text: str) -> None:
+        """Put lines of our own among what the worker writes."""
+        lines = text.splitlines()
+        if lines:
+            self._host.output.say(lambda: self._spec.on_lines(self.id, "server", lines))
 
     def _settle_call(self) -> None:
         self._answer = None
@@ -243,6 +253,7 @@ class Worker:
     def _overrun(self) -> None:
         answer = self._answer
         self._settle_call()
+        self._note(f"a call took longer than {self._spec.call_timeout:g} s: this worker is ended and replaced")
         self._give_up()
         if answer is not None:
             answer.set_exception(_timed_out(self._spec.call_timeout))
@@ -267,6 +278,8 @@ class Worker:
 
     def _on_exit(self, exited: "asyncio.Future[int]") -> None:
         self.exited.set_result(describe_exit(exited.result()))
+        if not self._dismissed:
+            self._note(f"this worker ended ({self.exited.result()}){' in a call' if self._answer else ''}")
         if not self.lost.done():
             self.lost.set_result(None)
         answer = self._answer

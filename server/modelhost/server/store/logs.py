@@ -14,9 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from modelhost.server.text import cut
+
 SEGMENT_BYTES = 4 * 1024 * 1024
 SEGMENTS_KEPT = 4
-TEXT_LIMIT = 8 * 1024
+TEXT_BYTES = 8 * 1024
 
 
 class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,9 +148,8 @@ _DECODER = msgspec.json.Decoder(LogEntry)
 
 
 def _cut(entry: LogEntry) -> LogEntry:
-    return (
-        entry if len(entry.text) <= TEXT_LIMIT else msgspec.structs.replace(entry, text=entry.text[:TEXT_LIMIT] + "…")
-    )
+    text = cut(entry.text, TEXT_BYTES)
+    return entry if text == entry.text else msgspec.structs.replace(entry, text=text)
 
 
 def _ends_within_line(path: Path) -> bool:

@@ -20,11 +20,12 @@ PARTS = {
 MOST_LINES = 500
 
 # What each part of the server may import of ModelHost, besides itself, the stubs (v1) and TERMS.
-TERMS = {"errors", "hints", "resources"}
+TERMS = {"errors", "hints", "resources", "text"}
 SERVER = {
     "errors": set(),
     "hints": set(),
     "resources": set(),
+    "text": set(),
     "store": set(),
     "sources": {"envs"},
     "serving": {"envs", "runtimes"},
@@ -32,7 +33,7 @@ SERVER = {
     "control": {"serving", "sources", "store", "envs", "runtimes"},
     "api": {"control", "access", "serving", "sources", "store", "envs"},
     "doors": {"api"},
-    "statedir": set(),
+    "statedir": {"envs"},
     "config": {"envs"},
     "app": {"doors", "api", "control", "access", "serving", "sources", "store", "envs", "config", "statedir"},
     "commands": {"app", "config", "statedir", "store", "envs", "client"},

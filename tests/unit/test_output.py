@@ -148,6 +148,33 @@ def test_a_sink_that_fails_loses_its_lines_and_nobody_elses_and_is_tried_again(p
     eventually(lambda: heard.ends and good.ends)
 
 
+def test_what_is_said_is_said_on_the_pumps_thread_in_its_order_and_may_fail(pump: OutputPump) -> None:
+    said: list[tuple[int, str]] = []
+
+    def fail() -> None:
+        raise ValueError("what it says cannot be written")
+
+    for number in range(50):
+        pump.say(fail)
+        pump.say(lambda number=number: said.append((number, threading.current_thread().name)))
+
+    eventually(lambda: len(said) == 50)
+    assert said == [(number, "output") for number in range(50)]
+
+
+def test_who_says_something_does_not_wait_for_a_slow_disk(pump: OutputPump) -> None:
+    disk = threading.Event()
+    said: list[int] = []
+    pump.say(lambda: disk.wait(60) and None)
+
+    for number in range(50_000):  # more than the pump can be woken in advance
+        pump.say(lambda number=number: said.append(number))
+
+    assert said == []
+    disk.set()
+    eventually(lambda: len(said) == 50_000)
+
+
 def test_closing_takes_what_is_there_and_lets_go_of_pipes_that_others_still_hold(pump: OutputPump) -> None:
     heard = Heard()
     writer = pipe(pump, heard)

@@ -107,6 +107,10 @@ async def _serve(settings: ServerSettings) -> None:
         await app.stop()
 
 
+# Without local variables, which hold tokens and parameters, and not without end.
+_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=50)
+
+
 def _configure_logs() -> None:
     """For people on a terminal, for machines elsewhere; always on stderr."""
     terminal = sys.stderr.isatty()
@@ -115,8 +119,10 @@ def _configure_logs() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            *([] if terminal else [structlog.processors.dict_tracebacks]),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+            *([] if terminal else [structlog.processors.ExceptionRenderer(_TRACEBACKS)]),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if terminal
+            else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

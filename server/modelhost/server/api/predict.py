@@ -1,5 +1,6 @@
 """`modelhost.v1.Predict`: calls of models. `predict` is the hot path."""
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -17,6 +18,7 @@ from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 EXACT_INTEGERS = 2**53
+LARGE_BYTES = 64 * 1024  # of a Value: converting more would hold up other calls
 ENVELOPE_BYTES = 24  # at most, around a result: tags, lengths, the revision
 VALUE_LEVELS = 32  # parsers give up at 100 messages within each other, and each object in an object is three
 
@@ -39,9 +41,12 @@ class PredictMethods:
                 self._check_size(len(result))
                 return pb.PredictResponse(result_json=result.decode(), revision=revision)
             case "parameters":
-                parameters = json.dumps(_plain(request.parameters)).encode()
+                large = request.parameters.ByteSize() > LARGE_BYTES
+                parameters = (
+                    await asyncio.to_thread(_as_json, request.parameters) if large else _as_json(request.parameters)
+                )
                 result = await pool.call(parameters, call.deadline)
-                value = _as_value(result)
+                value = await asyncio.to_thread(_as_value, result) if len(result) > LARGE_BYTES else _as_value(result)
                 self._check_size(value.ByteSize())
                 return pb.PredictResponse(result=value, revision=revision)
             case _:
@@ -116,6 +121,10 @@ def _plain(value: Value) -> Any:
             return [_plain(item) for item in value.list_value.values]
         case _:
             return None
+
+
+def _as_json(value: Value) -> bytes:
+    return json.dumps(_plain(value)).encode()
 
 
 def _as_value(result: bytes) -> Value:

@@ -57,7 +57,8 @@ class OutputPump:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
+        for end in (self._wake_reader, self._wake_writer):
+            end.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._new: list[_Pipe] = []
         self._said: list[Callable[[], None]] = []
@@ -71,23 +72,27 @@ class OutputPump:
         os.set_blocking(file.fileno(), False)
         with self._lock:
             self._new.append(_Pipe(file, sink))
-        self._wake_writer.send(b"+")
+        self._wake()
 
     def say(self, tell: Callable[[], None]) -> None:
         """Have something of our own written, by the thread that may wait for a disk."""
         with self._lock:
             self._said.append(tell)
-        self._wake_writer.send(b".")
+        self._wake()
 
     def close(self) -> None:
         """Read what is there and end the thread."""
         with self._lock:
             self._closing = True
-        self._wake_writer.send(b"-")
+        self._wake()
         self._thread.join()
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # while a disk is slow; what is unread already will wake it
+            self._wake_writer.send(b".")
 
     def _drain(self) -> None:
         while True:
@@ -102,8 +107,10 @@ class OutputPump:
                 said, self._said = self._said, []
                 closing = self._closing
             for tell in said:
-                with suppress(OSError):  # a full disk
+                try:
                     tell()
+                except Exception as error:  # a full disk
+                    log.warning("a line for a log is lost", error=f"{type(error).__name__}: {error}")
             for pipe in new:
                 self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
             if closing:

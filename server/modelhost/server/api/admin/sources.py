@@ -6,11 +6,13 @@ from modelhost.server.api.mutations import Mutations
 from modelhost.server.control.deployments import check_etag
 from modelhost.server.control.settings import check_path
 from modelhost.server.control.sources import Sources
-from modelhost.server.errors import DomainError, InvalidRequest, reason_name
+from modelhost.server.errors import DomainError, InvalidRequest, NotFound, reason_name
 from modelhost.server.resources import DataSource
+from modelhost.server.sources.paths import shown
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import data_source_pb2 as pb
+from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DESCRIPTION_LIMIT = 100
 
@@ -109,6 +111,13 @@ class DataSourceMethods:
             commit = await self._sources.ask(lambda job: source.resolve(project, request.ref, job))
         tree = await self._sources.ask(lambda job: source.tree(project, commit, job))
         below = f"{directory}/" if directory else ""
+        if not any(entry.path.startswith(below) for entry in tree) and directory:
+            raise NotFound(
+                ErrorReason.ERROR_REASON_PATH_NOT_FOUND,
+                "commit {commit} has no directory {directory}",
+                commit=commit[:12],
+                directory=shown(directory),
+            )
         rest = sorted((e for e in tree if e.path.startswith(below) and e.path > after), key=lambda e: e.path)[
             : size + 1
         ]

@@ -1,8 +1,12 @@
 """From a commit to a prediction, and on: start, stop, update, fail, delete."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from modelhost.client import ModelHostError
+from modelhost.server.control import reconciler
 from modelhost.v1 import deployment_pb2, service_pb2
 from tests.git_repos import Repo
 from tests.running import Deployment, RunningServer, eventually, reason_of
@@ -28,13 +32,14 @@ def test_a_new_deployment_is_stopped_and_has_a_service_id_that_no_service_stands
 
 @pytest.mark.parametrize(
     ("runtime", "file", "text"),
-    [("python2.7", "main.py", PYTHON), ("python3.6", "main.py", PYTHON), ("r4.2", "main.R", R)],
+    [("python2.7", "main.py", PYTHON), ("python3.6", "main.py", PYTHON), ("r", "main.R", R)],
 )
 def test_a_started_deployment_answers_through_its_service(
     server: RunningServer, repo: Repo, source: str, name: str, runtime: str, file: str, text: bytes
 ) -> None:
     commit = repo.commit({file: text})
 
+    runtime = server.runtime_of_r() if runtime == "r" else runtime
     deployment = server.deploy(name, source, runtime=runtime, ref="main", unbox=True)
 
     service = deployment.service.removeprefix("services/")
@@ -83,6 +88,26 @@ def test_the_old_revision_serves_until_the_new_one_has_loaded(
     deployment = server.get(name)
     assert deployment.active_revision == 2
     assert deployment.update_state == Deployment.UPDATE_STATE_DONE
+
+
+def test_a_call_under_way_when_an_update_goes_live_is_still_answered(
+    server: RunningServer, repo: Repo, source: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "STOP_GRACE_SECONDS", 0.05)  # of a stop; an update has the call's own time
+    waits = b"import os\nimport time\ndef predict(path):\n    while not os.path.exists(path):\n"
+    waits += b"        time.sleep(0.01)\n    return 'old'\n"
+    repo.commit({"main.py": waits})
+    server.deploy(name, source, ref="main")
+    repo.commit({"main.py": b"def predict(p):\n    return 'new'\n"})
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(server.predict, name, str(tmp_path / "go"))
+        eventually(lambda: server.get(name).observed.running_calls == 1)
+        server.update(name, ref="main")
+        assert server.predict(name, 0) == "new"
+        (tmp_path / "go").touch()
+
+        assert answer.result() == "old"
 
 
 def test_a_failed_update_leaves_the_old_revision_serving_and_says_why(

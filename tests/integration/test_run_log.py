@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
+from modelhost.v1 import deployment_pb2
 from tests.git_repos import Repo
-from tests.running import RunningServer, eventually, reason_of
+from tests.running import Deployment, RunningServer, eventually, reason_of
 
 RAISES = b"def predict(p):\n    return {}[p]\n"
 STOPS = b"score <- function(p) helper(p)\nhelper <- function(p) stop('no such thing')\n"
@@ -17,14 +18,14 @@ STOPS = b"score <- function(p) helper(p)\nhelper <- function(p) stop('no such th
     [
         ("python2.7", "main.py", RAISES, "line 2, in predict"),
         ("python3.6", "main.py", RAISES, "line 2, in predict"),
-        ("r4.2", "main.R", STOPS, "helper(p)"),
+        ("r", "main.R", STOPS, "helper(p)"),
     ],
 )
 def test_a_failed_calls_traceback_is_in_the_run_log(
     server: RunningServer, repo: Repo, source: str, name: str, runtime: str, file: str, text: bytes, expected: str
 ) -> None:
     repo.commit({file: text})
-    server.deploy(name, source, runtime=runtime)
+    server.deploy(name, source, runtime=server.runtime_of_r() if runtime == "r" else runtime)
 
     assert reason_of(lambda: server.predict(name, "x")) == "MODEL_RAISED"
 
@@ -50,5 +51,9 @@ def test_the_end_of_a_worker_that_is_dismissed_is_no_news(
 
     server.update(name, function="predict")
 
-    eventually(lambda: "called" in server.run_log(name))
+    server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name=name))
+    server.wait(name, Deployment.STATE_STOPPED)  # both workers have ended
+    server.start(name)
+    server.predict(name, 0)
+    eventually(lambda: server.run_log(name).count("called") == 2)
     assert "ended" not in server.run_log(name)

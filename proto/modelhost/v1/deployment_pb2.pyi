@@ -46,7 +46,7 @@ class Deployment(google.protobuf.message.Message):
         STATE_FAILED: Deployment._State.ValueType  # 4
         """The last start failed; `failure` says why. Nothing is served. (EnOS: Error)"""
         STATE_STOPPING: Deployment._State.ValueType  # 5
-        """Calls under way are finished, then its workers end."""
+        """Calls under way have 10 seconds to finish, then its workers end."""
         STATE_DELETING: Deployment._State.ValueType  # 6
         """Its workers end, then it is forgotten."""
 
@@ -64,7 +64,7 @@ class Deployment(google.protobuf.message.Message):
     STATE_FAILED: Deployment.State.ValueType  # 4
     """The last start failed; `failure` says why. Nothing is served. (EnOS: Error)"""
     STATE_STOPPING: Deployment.State.ValueType  # 5
-    """Calls under way are finished, then its workers end."""
+    """Calls under way have 10 seconds to finish, then its workers end."""
     STATE_DELETING: Deployment.State.ValueType  # 6
     """Its workers end, then it is forgotten."""
 
@@ -761,7 +761,7 @@ class UpdateDeploymentRequest(google.protobuf.message.Message):
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
         """Optional. What to change: `description`, `source`, `source.ref`, `settings`, `settings.function` …; if empty,
-        every field that is set. `*` is not supported.
+        every field that is set; if none is, the same is built anew. `*` is not supported.
         """
 
     def __init__(
@@ -807,7 +807,7 @@ Global___StartDeploymentRequest: typing_extensions.TypeAlias = StartDeploymentRe
 
 @typing.final
 class StopDeploymentRequest(google.protobuf.message.Message):
-    """Asks for a deployment to be stopped: calls under way are finished. Of no effect while it is STOPPING or STOPPED."""
+    """Asks for a deployment to be stopped: calls under way have 10 seconds to finish. Of no effect while it is STOPPING or STOPPED."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -31,7 +31,7 @@ class _LogKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     LOG_KIND_BUILD: _LogKind.ValueType  # 1
     """How a revision was fetched, provisioned and loaded."""
     LOG_KIND_RUN: _LogKind.ValueType  # 2
-    """What the workers wrote to stdout and stderr."""
+    """What the workers wrote to stdout and stderr, tracebacks of failed calls, and how workers ended."""
 
 class LogKind(_LogKind, metaclass=_LogKindEnumTypeWrapper):
     """Which of a deployment's logs."""
@@ -41,7 +41,7 @@ LOG_KIND_UNSPECIFIED: LogKind.ValueType  # 0
 LOG_KIND_BUILD: LogKind.ValueType  # 1
 """How a revision was fetched, provisioned and loaded."""
 LOG_KIND_RUN: LogKind.ValueType  # 2
-"""What the workers wrote to stdout and stderr."""
+"""What the workers wrote to stdout and stderr, tracebacks of failed calls, and how workers ended."""
 Global___LogKind: typing_extensions.TypeAlias = LogKind
 
 @typing.final
@@ -87,7 +87,7 @@ class LogEntry(google.protobuf.message.Message):
     revision: builtins.int
     """Output only. Number of the revision that it belongs to."""
     step: builtins.str
-    """Output only. Build log: the step, `fetch`, `provision`, `load`, `activate` or `drain`."""
+    """Output only. Build log: the step, `fetch`, `provision` or `load`."""
     stream: Global___LogEntry.Stream.ValueType
     """Output only. What wrote it."""
     text: builtins.str

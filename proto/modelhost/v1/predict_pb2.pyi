@@ -122,7 +122,7 @@ class DescribeServiceResponse(google.protobuf.message.Message):
     revision: builtins.int
     """Output only. Number of the revision that answers; 0 if none."""
     commit: builtins.str
-    """Output only. The commit that it was made from."""
+    """Output only. The commit of that revision; where none answers, of the one that would be started."""
     runtime: builtins.str
     """Output only. `runtimes/{id}`."""
     runtime_version: builtins.str

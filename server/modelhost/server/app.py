@@ -81,7 +81,7 @@ class App:
         self._output = OutputPump()
         self._router = router = Router()
         router.listen(lambda service: changes.notify(service.deployment_uid))
-        sources = Sources(database, state.cache / "sources", state.marker)
+        self._sources = sources = Sources(database, state.cache / "sources", state.marker)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
         self._builder = Builder(
             database=database,
@@ -136,6 +136,7 @@ class App:
 
     async def start(self) -> None:
         """Accept calls, and carry on with the deployments that are not at rest."""
+        await self._reconciler.prepare()
         await self._door.start()
         await self._reconciler.start()
         log.warning("models are not isolated from the server: their workers run as its user and can read its files")
@@ -147,6 +148,7 @@ class App:
         await self._door.stop(STOP_GRACE_SECONDS)
         await self._reconciler.close()
         await asyncio.to_thread(self._builder.close)
+        await asyncio.to_thread(self._sources.close)
         self._output.close()
         self._spawner.close()
         self._database.close()

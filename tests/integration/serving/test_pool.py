@@ -401,7 +401,7 @@ async def test_a_drain_whose_grace_is_over_ends_what_still_runs(stage: Stage, ga
     await pool.drain(0.05)
 
     stage.assert_nothing_is_left()
-    assert (await failure(running)).reason == ErrorReason.ERROR_REASON_WORKER_DIED
+    assert (await failure(running)).reason == ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING
     assert (await failure(waiting)).reason == ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING
     assert stage.noted() == ["running"]
 

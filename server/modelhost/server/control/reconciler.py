@@ -45,10 +45,15 @@ class Reconciler:
         self._actors: dict[str, _Actor] = {}
         self._closing = False
 
-    async def start(self) -> None:
-        """Carry on with everything that the database says is not at rest."""
+    async def prepare(self) -> None:
+        """Make all services known, before anybody asks for them."""
         for deployment in await self.database.run(_all):
             self.router.add(deployment.service_id, deployment.id, deployment.uid)
+            service = self.router.find(deployment.service_id)
+            service.starting = deployment.state in (_D.STARTING, _D.RUNNING)
+
+    async def start(self) -> None:
+        """Carry on with everything that the database says is not at rest."""
         for uid in await self.database.run(deployments.unsettled):
             self.poke(uid)
 
@@ -83,6 +88,7 @@ class _Actor:
         self._owner = owner
         self._uid = uid
         self._pool: Pool | None = None
+        self._draining: set[asyncio.Task[None]] = set()  # pools that were replaced and have calls to finish
         self._log = log.bind(deployment_uid=uid)
         self.wake = asyncio.Event()
         self.task = asyncio.ensure_future(self._run())
@@ -104,6 +110,7 @@ class _Actor:
         finally:
             if self._pool is not None:
                 await self._pool.drain(STOP_GRACE_SECONDS)
+            await self._end_draining(0)
 
     async def _step(self) -> bool:
         """Do the next thing; true if there was none."""
@@ -128,7 +135,7 @@ class _Actor:
             case _D.STARTING:
                 await self._bring_up(deployment, deployment.target)
             case _D.RUNNING if self._pool is None:  # after a restart of the server
-                await self._bring_up(deployment, deployment.active)
+                await self._bring_up(deployment, deployment.active or deployment.target)
             case _D.RUNNING if updating:  # if what runs is broken, this may be what mends it
                 await self._bring_up(deployment, deployment.target)
             case _D.RUNNING if broken is not None:
@@ -193,11 +200,12 @@ class _Actor:
             self._log.info("revision is served", deployment=deployment.id, revision=number)
 
         def activate(current: Deployment) -> Deployment:
+            updating = current.update_state is UpdateState.IN_PROGRESS
             running = current if current.state is _D.RUNNING else move(current, _D.RUNNING)
             return replace(
                 running,
                 active=number,
-                update_state=UpdateState.DONE if number != current.active and current.active else current.update_state,
+                update_state=UpdateState.DONE if updating and number == current.target else current.update_state,
                 failure=None if number == current.target else current.failure,
                 service_created=current.service_created or time.time(),
             )
@@ -209,12 +217,14 @@ class _Actor:
             if self._pool is not pool:  # stopped, deleted or updated in the last moment
                 await pool.close()
             elif before is not None:
-                await before.drain(STOP_GRACE_SECONDS)
+                self._retire(before)
 
     async def _failed(self, deployment: Deployment, revision: Revision, broken: Broken) -> None:
         def fail(current: Deployment) -> Deployment:
             if self._pool is not None:  # an update: what runs goes on
                 return replace(current, update_state=UpdateState.FAILED, failure=broken.failure)
+            if current.update_state is UpdateState.IN_PROGRESS and revision.number != current.target:
+                return replace(current, active=0, failure=broken.failure)  # the target may be what mends it
             return _at_rest(current, _D.FAILED, broken.failure)
 
         await self._change(deployment.state, fail, target=deployment.target)
@@ -232,11 +242,26 @@ class _Actor:
         self._owner.router.changed(self._owner.router.find(deployment.service_id))
         self._owner.changes.notify(deployment.uid)
 
+    def _retire(self, pool: Pool) -> None:
+        """Let a pool that was replaced finish its calls, however long they may take, without being waited for."""
+        task = asyncio.ensure_future(pool.drain(pool.call_timeout))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    async def _end_draining(self, grace: float) -> None:
+        """Give replaced pools `grace` seconds more."""
+        if tasks := set(self._draining):
+            await asyncio.wait(tasks, timeout=grace)
+            for task in tasks:
+                task.cancel()  # closes the pool
+            await asyncio.wait(tasks)
+
     async def _unroute(self, deployment: Deployment, grace: float) -> None:
         self._owner.router.route(deployment.service_id, None, 0)
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.drain(grace)
+        await self._end_draining(grace)
 
     async def _read(self) -> Deployment | None:
         return await self._owner.database.run(lambda tx: deployments.by_uid(tx, self._uid))

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from modelhost.server.sources.git import GitSource, check_url
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1.error_reason_pb2 import ErrorReason
+
+THREADS = 8
 
 T = TypeVar("T")
 
@@ -29,6 +32,12 @@ class Sources:
         self._database = database
         self._cache = cache
         self._marker = marker
+        # Not asyncio's own threads: places that do not answer must not keep logs and listings waiting.
+        self._threads = ThreadPoolExecutor(THREADS, "sources")
+
+    def close(self) -> None:
+        """Wait for the threads; every question must have been answered or given up."""
+        self._threads.shutdown()
 
     def open(self, record: DataSource) -> Source:
         """The place itself."""
@@ -38,7 +47,7 @@ class Sources:
         """Ask a place, on a thread, what is no part of a build. A caller that goes away ends it."""
         job = Job(marker=self._marker)
         try:
-            return await asyncio.to_thread(question, job)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, question, job)
         except asyncio.CancelledError:
             job.cancel()
             raise

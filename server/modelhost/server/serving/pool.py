@@ -65,6 +65,11 @@ class Pool:
         self.broken: StepFailed | None = None
 
     @property
+    def call_timeout(self) -> float:
+        """How long a call under way may still take, at most, in seconds."""
+        return self._spec.call_timeout
+
+    @property
     def status(self) -> PoolStatus:
         """Counts as of now."""
         live = len(self._workers)
@@ -122,19 +127,25 @@ class Pool:
         await finish(self._close())
 
     async def _close(self) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(_stopped())
+        self._send_away(_stopped())
         for task in self._replacing:
             task.cancel()
         await asyncio.gather(*self._replacing, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
 
+    def _send_away(self, error: DomainError) -> None:
+        """Fail all calls that wait."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
     def _check(self, deadline: float | None) -> None:
         """Raise if no call may begin now."""
         if self._closing:
             raise _stopped()
+        if self.broken is not None:
+            raise _given_up(self.broken)
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise _deadline_exceeded("before it began")
 
@@ -241,6 +252,7 @@ class Pool:
                 log.warning("worker could not be replaced", error=failure.message, attempt=loading_deaths)
                 if loading_deaths == LOADING_DEATHS:
                     self.broken = failure
+                    self._send_away(_given_up(failure))
                     self._on_broken(failure)
             else:
                 return
@@ -263,3 +275,11 @@ def _deadline_exceeded(when: str) -> DomainError:
 
 def _stopped() -> DomainError:
     return Conflict(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment is being stopped")
+
+
+def _given_up(failure: StepFailed) -> DomainError:
+    return Conflict(
+        ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,
+        "the model cannot be loaded any more: {cause}",
+        cause=failure.message,
+    )

@@ -15,7 +15,7 @@ import structlog
 
 from modelhost.envs.files import remove_tree
 from modelhost.envs.marked import end_marked
-from modelhost.server.errors import DomainError, PredictionFailed, StepFailed
+from modelhost.server.errors import Conflict, DomainError, PredictionFailed, StepFailed
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.output import OutputPump
@@ -155,7 +155,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Let it end by itself, then make it; returns, even if cancelled, when nothing of it is left."""
-        self._dismissed = True
+        self._dismissed |= not self.lost.done()
         try:
             if self._link is not None and not self.exited.done():
                 self._link.send({"type": "stop"})
@@ -165,7 +165,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End it; returns, even if cancelled, when the process is reaped and its directory and strays are gone."""
-        self._dismissed = True
+        self._dismissed |= not self.lost.done()
         await finish(self._kill())
 
     async def _kill(self) -> None:
@@ -288,6 +288,10 @@ class Worker:
             answer.set_exception(self._death())
 
     def _death(self) -> DomainError:
+        if self._dismissed:
+            return Conflict(
+                ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment was stopped while this call ran"
+            )
         return PredictionFailed(
             ErrorReason.ERROR_REASON_WORKER_DIED,
             "the worker died ({how}) while it ran this call",

@@ -60,6 +60,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION: a file of the commit cannot be deployed: a link out of the tree, a submodule, a hostile name."""
     ERROR_REASON_SNAPSHOT_TOO_LARGE: _ErrorReason.ValueType  # 29
     """FAILED_PRECONDITION: the selected files pass the size or count limit of the server."""
+    ERROR_REASON_SOURCE_TOKEN_EXPIRED: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION: the data source's token has expired or was revoked."""
+    ERROR_REASON_SOURCE_CERTIFICATE_INVALID: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: the data source's certificate cannot be verified."""
+    ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 32
+    """UNAVAILABLE: the data source answers with too many requests, a failure of its own, or what is no answer."""
+    ERROR_REASON_NAMESPACE_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """NOT_FOUND: the data source has no such group or user."""
     ERROR_REASON_RUNTIME_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND: this host has no such runtime; the message lists those it has."""
     ERROR_REASON_RUNTIME_UNUSABLE: _ErrorReason.ValueType  # 41
@@ -165,6 +173,14 @@ ERROR_REASON_PATH_REFUSED: ErrorReason.ValueType  # 28
 """FAILED_PRECONDITION: a file of the commit cannot be deployed: a link out of the tree, a submodule, a hostile name."""
 ERROR_REASON_SNAPSHOT_TOO_LARGE: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION: the selected files pass the size or count limit of the server."""
+ERROR_REASON_SOURCE_TOKEN_EXPIRED: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION: the data source's token has expired or was revoked."""
+ERROR_REASON_SOURCE_CERTIFICATE_INVALID: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: the data source's certificate cannot be verified."""
+ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 32
+"""UNAVAILABLE: the data source answers with too many requests, a failure of its own, or what is no answer."""
+ERROR_REASON_NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 33
+"""NOT_FOUND: the data source has no such group or user."""
 ERROR_REASON_RUNTIME_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND: this host has no such runtime; the message lists those it has."""
 ERROR_REASON_RUNTIME_UNUSABLE: ErrorReason.ValueType  # 41

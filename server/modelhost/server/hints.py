@@ -14,6 +14,10 @@ HINTS = {
     ErrorReason.ERROR_REASON_SNAPSHOT_TOO_LARGE: (
         "Deploy fewer files with `--path`, or serve with a larger `--max-snapshot-bytes`."
     ),
+    ErrorReason.ERROR_REASON_SOURCE_TOKEN_EXPIRED: "Give the data source a new token.",
+    ErrorReason.ERROR_REASON_SOURCE_CERTIFICATE_INVALID: "Give the data source its authority's certificate (PEM).",
+    ErrorReason.ERROR_REASON_SOURCE_UNAVAILABLE: "Try again in a while; `modelhost source test` says how it stands.",
+    ErrorReason.ERROR_REASON_NAMESPACE_NOT_FOUND: "Check the namespace and that the token may see it.",
     ErrorReason.ERROR_REASON_RUNTIME_NOT_FOUND: (
         "Install the interpreter, or start the server with `--interpreter PATH`;"
         " `modelhost runtimes --refresh` looks again."

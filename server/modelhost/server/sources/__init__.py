@@ -1,9 +1,10 @@
 """Where models come from: a place with projects, refs and files, from which a commit's files become a snapshot.
 
 `Source` is the seam. All of its methods block (they run commands or speak HTTP) and are called on worker threads. They
-raise the domain errors of `modelhost.server.errors`: `Unavailable` SOURCE_UNREACHABLE, `Conflict`
-SOURCE_ACCESS_DENIED / PATH_REFUSED / SNAPSHOT_TOO_LARGE, `NotFound` PROJECT_NOT_FOUND / REF_NOT_FOUND / PATH_NOT_FOUND,
-`InvalidRequest` for a `project` that is no path, and `modelhost.envs.process.Cancelled`.
+raise the domain errors of `modelhost.server.errors`: `Unavailable` SOURCE_UNREACHABLE / SOURCE_UNAVAILABLE, `Conflict`
+SOURCE_ACCESS_DENIED / SOURCE_TOKEN_EXPIRED / SOURCE_CERTIFICATE_INVALID / PATH_REFUSED / SNAPSHOT_TOO_LARGE, `NotFound`
+NAMESPACE_NOT_FOUND / PROJECT_NOT_FOUND / REF_NOT_FOUND / PATH_NOT_FOUND, `InvalidRequest` for a `project` that is no
+path, and `modelhost.envs.process.Cancelled`.
 """
 
 from collections.abc import Generator, Sequence
@@ -39,6 +40,8 @@ class SourceRef:
 class TreeEntry:
     """One entry of a commit's tree. `path` is from the repository's root; `size` in bytes, 0 for links and submodules.
 
+    Where a place does not tell sizes (GitLab's trees have none), `size` is 0 for files too.
+
     Git's names are bytes: those of `path` that are not UTF-8 are surrogates, as `os.fsdecode` makes them.
     """
 
@@ -61,11 +64,49 @@ class Selection:
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What a data source said when asked: usable, with a sentence for people."""
+    """What a data source said when asked: usable, with a sentence for people.
+
+    `default_branch` and `ref_count` are "" and 0 where no single project was asked for. `warnings` are sentences about
+    what works today but will not for long. `token_expires` is in seconds since 1970, None if it does not or if nobody
+    knows.
+    """
 
     message: str
     default_branch: str
     ref_count: int
+    warnings: tuple[str, ...] = ()
+    token_expires: float | None = None
+
+
+@dataclass(frozen=True)
+class SourceProject:
+    """A project of a place. `id` outlives a rename, and is "" where the place knows no such thing.
+
+    `path` is what the methods of `Source` take for it, "" where the place is a single repository. `active` is when
+    something last happened in it, in seconds since 1970, None where that is not known.
+    """
+
+    id: str
+    path: str
+    title: str
+    default_branch: str
+    active: float | None = None
+
+
+@dataclass(frozen=True)
+class ProjectPage:
+    """Some projects, in an order that new ones do not disturb; `next` is the `after` of the page behind, "" if none."""
+
+    projects: tuple[SourceProject, ...]
+    next: str
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The first bytes of a file, and the size in bytes of all of it."""
+
+    data: bytes
+    size: int
 
 
 class Source(Protocol):
@@ -77,6 +118,12 @@ class Source(Protocol):
     def test(self, project: str, job: Job) -> SourceReport:
         """Ask whether the place can be used. Raises if not, with a sentence that says why."""
 
+    def projects(self, search: str, after: str, limit: int, job: Job) -> ProjectPage:
+        """At most `limit` projects whose name or path contains `search`, from behind the page that said `after`.
+
+        `after` is "" for the first page. Raises `InvalidRequest` for one that no page said.
+        """
+
     def refs(self, project: str, job: Job) -> list[SourceRef]:
         """All branches and tags, by name."""
 
@@ -85,6 +132,12 @@ class Source(Protocol):
 
     def tree(self, project: str, commit: str, job: Job) -> list[TreeEntry]:
         """Every entry of a commit's tree, recursively, by path."""
+
+    def read_file(self, project: str, commit: str, path: str, limit: int, job: Job) -> FileContent:
+        """The first `limit` bytes of a file as it is in Git: of a link its target, of a Git LFS file its pointer.
+
+        Raises `NotFound` PATH_NOT_FOUND where the commit has no such file.
+        """
 
     def blobs(
         self, project: str, commit: str, entries: Sequence[TreeEntry], job: Job

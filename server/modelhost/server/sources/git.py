@@ -14,18 +14,18 @@ import collections
 import hashlib
 import re
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
-from modelhost.server.sources import SourceRef, SourceReport, TreeEntry
+from modelhost.server.sources import FileContent, ProjectPage, SourceProject, SourceRef, SourceReport, TreeEntry
 from modelhost.server.sources.git_command import NO_REPOSITORY, SHA256_DIGITS, Git, reach
 from modelhost.server.sources.git_errors import cause, explain, unexplained
 from modelhost.server.sources.git_mirror import LOCAL_TIMEOUT_SECONDS, Mirror
 from modelhost.server.sources.git_output import MAX_RECORD_BYTES, parse_entry, parse_refs, read_blob
-from modelhost.server.sources.git_place import Repository, parse_url
-from modelhost.server.sources.paths import near, shown
+from modelhost.server.sources.git_place import Repository, parse_url, repositories_below
+from modelhost.server.sources.paths import check_relative, near, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 MAX_TREE_ENTRIES = 1_000_000
@@ -70,6 +70,19 @@ class GitSource:
             f"{message}; the default branch is {shown(default)}" if default else message, default, len(refs)
         )
 
+    def projects(self, search: str, after: str, limit: int, job: Job) -> ProjectPage:
+        """See `Source`. Of a folder on this machine the repositories in it, by path; else the one project ""."""
+        paths = [""] if self._place.folder is None else sorted(repositories_below(self._place.folder))
+        found: list[SourceProject] = []
+        for path in paths:
+            title = PurePosixPath(path or self._place.url).name.removesuffix(".git")
+            if (after and path <= after) or search.casefold() not in (path or title).casefold():
+                continue
+            if len(found) == limit:
+                return ProjectPage(tuple(found), found[-1].path)
+            found.append(SourceProject("", path, shown(title), self._default_branch(path, job)))
+        return ProjectPage(tuple(found), "")
+
     def refs(self, project: str, job: Job) -> list[SourceRef]:
         """See `Source`."""
         return self._list(self._place.repository(project), job)[0]
@@ -103,6 +116,13 @@ class GitSource:
         """See `Source`. Raises `Conflict` SNAPSHOT_TOO_LARGE beyond `MAX_TREE_ENTRIES`."""
         return self._read(
             self._place.repository(project), commit, job, lambda git_dir: self._tree(git_dir, commit, job)
+        )
+
+    def read_file(self, project: str, commit: str, path: str, limit: int, job: Job) -> FileContent:
+        """See `Source`."""
+        plain = check_relative(path, "path")
+        return self._read(
+            self._place.repository(project), commit, job, lambda git_dir: self._file(git_dir, commit, plain, limit, job)
         )
 
     def blobs(
@@ -149,6 +169,16 @@ class GitSource:
         except CommandFailed as failure:
             raise (explain(failure, repository, self._list_timeout) or unexplained(failure, repository)) from failure
         return parse_refs(output.decode("utf-8", "replace"))
+
+    def _default_branch(self, project: str, job: Job) -> str:
+        """The default branch; "" where there is none, or where one of several repositories cannot be read."""
+        try:
+            refs, _ = self._list(self._place.repository(project), job)
+        except DomainError:
+            if not project:
+                raise
+            return ""
+        return next((ref.name for ref in refs if ref.is_default), "")
 
     def _mirror(self, repository: Repository) -> Mirror:
         digest = hashlib.sha256(f"{self._url}\0{repository.project}".encode()).hexdigest()
@@ -220,6 +250,18 @@ class GitSource:
                     )  # fmt: skip
                 entries.append(parse_entry(record))
         return sorted(entries, key=lambda entry: entry.path)
+
+    def _file(self, git_dir: Path, commit: str, path: str, limit: int, job: Job) -> FileContent:
+        listing = ("--literal-pathspecs", "ls-tree", "-z", "-l", "--full-tree", "--end-of-options", commit, "--", path)
+        record, _, _ = self._git.run(git_dir, *listing, job=job, timeout=LOCAL_TIMEOUT_SECONDS).partition(b"\0")
+        if b" blob " not in record.partition(b"\t")[0]:
+            raise NotFound(ErrorReason.ERROR_REASON_PATH_NOT_FOUND, 'the commit has no file "{path}"', path=shown(path))
+        data, size = bytearray(), 0
+        with self._git.stream(git_dir, "cat-file", "--batch", job=job, timeout=LOCAL_TIMEOUT_SECONDS) as git:
+            for piece in read_blob(git, parse_entry(record), as_it_is=True):
+                data += piece[: limit - len(data)]
+                size += len(piece)
+        return FileContent(bytes(data), size)
 
 
 def _no_ref(repository: Repository, template: str, **values: str) -> NotFound:

@@ -2,24 +2,18 @@
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 
 from modelhost.envs.process import CommandFailed
 from modelhost.server.sources import EntryKind, SourceRef, TreeEntry
 from modelhost.server.sources.git_command import SHA256_DIGITS, GitStream
+from modelhost.server.sources.lfs_pointer import is_lfs_pointer
 from modelhost.server.sources.paths import refused
 
 MAX_RECORD_BYTES = 64 * 1024
 """Of one line or record: a path may have any length in Git, and none that is near this can be used."""
 SUBMODULE_MODE = 0o160000
-# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-_LFS_POINTER = re.compile(
-    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n"
-    rb"(?:[a-z0-9.-]+ [^\n]*\n)*oid sha256:[0-9a-f]{64}\n(?:[a-z0-9.-]+ [^\n]*\n)*size [0-9]+\n?"
-)
-LFS_POINTER_BYTES = 1024
 
 
 def parse_refs(output: str) -> tuple[list[SourceRef], str]:
@@ -62,8 +56,10 @@ def parse_entry(record: bytes) -> TreeEntry:
     return TreeEntry(os.fsdecode(name), kind, int(size) if is_file else 0, blob)
 
 
-def read_blob(git: GitStream, entry: TreeEntry) -> Iterator[bytes]:
+def read_blob(git: GitStream, entry: TreeEntry, *, as_it_is: bool = False) -> Iterator[bytes]:
     """Ask `cat-file --batch` for a blob and return it in pieces, at least one. Raises `CommandFailed` if it is damaged.
+
+    A Git LFS pointer is refused unless the blob is wanted `as_it_is`.
 
     Measured with Git 2.39: spoilt bytes of a large blob are handed out as they are. So the hash is made here again,
     and the last piece is given only when it is right.
@@ -80,7 +76,7 @@ def read_blob(git: GitStream, entry: TreeEntry) -> Iterator[bytes]:
         left -= len(piece)
         if not left and digest.hexdigest() != entry.blob:
             raise _damaged(entry)
-        if size == len(piece) and _LFS_POINTER.fullmatch(piece):
+        if not as_it_is and size == len(piece) and is_lfs_pointer(piece):
             raise refused(
                 entry.path, "is a Git LFS pointer, not the file itself: use a GitLab data source, or keep it in Git"
             )

@@ -6,7 +6,9 @@ Credentials are taken out of it at once: what goes into arguments, messages and 
 """
 
 import ipaddress
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -16,6 +18,7 @@ from modelhost.server.sources.paths import check_relative, refused, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 MAX_URL_CHARACTERS = 2_000
+MAX_LISTED_DEPTH = 5
 SCHEMES = ("file", "git", "http", "https", "ssh")
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -98,7 +101,7 @@ def parse_url(url: str, field: str = "url") -> Place:
             "{field} must be an absolute path, `user@host:path`, or a URL that starts with one of {schemes}",
             schemes=", ".join(f"{scheme}://" for scheme in SCHEMES),
         )
-    _check_host(scp_like["host"].strip("[]"), field)
+    check_host(scp_like["host"].strip("[]"), field)
     _check_user(scp_like["user"], field)
     if scp_like["path"].startswith("-"):
         raise InvalidRequest(field, "{field} has a path that starts with a dash")
@@ -122,7 +125,7 @@ def _parse_scheme(url: str, field: str) -> Place:
         if parts.netloc or not parts.path.startswith("/"):
             raise InvalidRequest(field, "{field} must have an absolute path: `file:///…`")
         return Place(url, Path(unquote(parts.path)))
-    _check_host(parts.hostname or "", field)
+    check_host(parts.hostname or "", field)
     if parts.scheme in ("http", "https"):
         return _without_credentials(parts, port)
     if parts.password is not None or (parts.scheme == "git" and parts.username is not None):
@@ -142,7 +145,8 @@ def _without_credentials(parts: SplitResult, port: int | None) -> Place:
     return Place(origin + parts.path, credentials=credentials)
 
 
-def _check_host(host: str, field: str) -> None:
+def check_host(host: str, field: str) -> None:
+    """Raise `InvalidRequest`, naming `field`, unless `host` is a name or an address."""
     if _HOST.fullmatch(host):
         return
     try:
@@ -154,6 +158,21 @@ def _check_host(host: str, field: str) -> None:
 def _check_user(user: str | None, field: str) -> None:
     if user is not None and not _USER.fullmatch(user):
         raise InvalidRequest(field, "{field} has a user that is not a user name")
+
+
+def repositories_below(folder: Path) -> Iterator[str]:
+    """The paths of the repositories in a folder, relative to it, in no order; "" if it is one itself.
+
+    Goes `MAX_LISTED_DEPTH` levels deep, and not through links nor into repositories.
+    """
+    for current, names, _ in os.walk(folder):
+        here = Path(current)
+        relative = "" if here == folder else str(here.relative_to(folder))
+        if any((each / "HEAD").is_file() and (each / "objects").is_dir() for each in (here / ".git", here)):
+            names.clear()
+            yield relative
+        elif relative.count("/") + 1 >= MAX_LISTED_DEPTH:
+            names.clear()
 
 
 def _git_dir(place: Path, project: str) -> Path:

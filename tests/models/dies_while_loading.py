@@ -1,4 +1,4 @@
-"""Dies while it is loaded, but for the first loads, as many as the file LOADS says; a call ends it."""
+"""Dies while it is loaded, but for the first loads, as many as the file LOADS says; a call with "die" ends it."""
 import os
 import sys
 
@@ -17,4 +17,6 @@ with open(os.environ["LOADS"]) as file:
 
 
 def predict(parameters):
-    os._exit(1)
+    if parameters == "die":
+        os._exit(1)
+    return parameters

@@ -284,6 +284,31 @@ async def test_a_revision_whose_workers_die_five_times_in_a_row_while_loading_is
     assert pool.status.live == 0
 
 
+async def test_who_waits_for_a_model_that_is_given_up_is_told_why_and_so_is_who_comes_later(
+    stage: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "loads").write_text("1")
+    pool = await stage.pool("dies_while_loading", env={"LOADS": tmp_path / "loads"})
+    await failure(ask(pool, "die"))
+
+    waited = await failure(ask(pool, "anybody?"))
+    later = await failure(ask(pool, "anybody?"))
+
+    for refused in (waited, later):
+        assert refused.reason == ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING
+        assert "the last words of load 5" in refused.message
+
+
+async def test_a_worker_that_lives_answers_though_another_cannot_be_replaced(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "loads").write_text("2")
+    pool = await stage.pool("dies_while_loading", size=2, env={"LOADS": tmp_path / "loads"})
+    await failure(ask(pool, "die"))
+
+    await until(lambda: pool.broken)
+
+    assert await ask(pool, "anybody?") == "anybody?"
+
+
 async def test_a_worker_that_loads_at_last_ends_a_series_of_deaths(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "loads").write_text("1")
     pool = await stage.pool("dies_while_loading", env={"LOADS": tmp_path / "loads"})

@@ -48,14 +48,17 @@ class Reconciler:
     async def prepare(self) -> None:
         """Make all services known, before anybody asks for them."""
         for deployment in await self.database.run(_all):
-            self.router.add(deployment.service_id, deployment.id, deployment.uid)
-            service = self.router.find(deployment.service_id)
-            service.starting = deployment.state in (_D.STARTING, _D.RUNNING)
+            self.introduce(deployment)
 
     async def start(self) -> None:
         """Carry on with everything that the database says is not at rest."""
         for uid in await self.database.run(deployments.unsettled):
             self.poke(uid)
+
+    def introduce(self, deployment: Deployment) -> None:
+        """Make its service known, and whether it is one to wait for."""
+        self.router.add(deployment.service_id, deployment.id, deployment.uid)
+        self.router.find(deployment.service_id).starting = deployment.state in (_D.STARTING, _D.RUNNING)
 
     def poke(self, uid: str) -> None:
         """The wish for a deployment may have changed."""
@@ -117,7 +120,7 @@ class _Actor:
         deployment = await self._read()
         if deployment is None:
             return True
-        self._owner.router.add(deployment.service_id, deployment.id, deployment.uid)
+        self._owner.introduce(deployment)
         updating = deployment.update_state is UpdateState.IN_PROGRESS
         broken = self._pool.broken if self._pool is not None else None
         match deployment.state:
@@ -157,12 +160,9 @@ class _Actor:
             )
         )
         built = False
-        service = self._owner.router.find(deployment.service_id)
-        service.starting = True
         try:
             built = await self._until_built(build, deployment)
         finally:
-            service.starting = False
             if not built:
                 await finish(_abandon(build))
         if not built:

@@ -144,7 +144,7 @@ class Pool:
         """Raise if no call may begin now."""
         if self._closing:
             raise _stopped()
-        if self.broken is not None:
+        if self.broken is not None and not self._workers:
             raise _given_up(self.broken)
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise _deadline_exceeded("before it began")
@@ -252,7 +252,8 @@ class Pool:
                 log.warning("worker could not be replaced", error=failure.message, attempt=loading_deaths)
                 if loading_deaths == LOADING_DEATHS:
                     self.broken = failure
-                    self._send_away(_given_up(failure))
+                    if not self._workers:
+                        self._send_away(_given_up(failure))
                     self._on_broken(failure)
             else:
                 return

@@ -86,7 +86,7 @@ class Command:
         """Start one that goes on until it is interrupted."""
         process = subprocess.Popen(
             [MODELHOST, *shlex.split(line)], cwd=self.folder, env=self.variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c,  # noqa: PLW1509
         )  # fmt: skip
         return Following(process)
 
@@ -103,6 +103,11 @@ class Command:
             while data := screen.read(65536):
                 shown += data
         return Answer(process.wait(PATIENCE), shown.decode(), "")
+
+
+def _hear_ctrl_c() -> None:
+    """Where tests run in the background, a shell may have had Ctrl-C ignored, which commands inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Following:

@@ -1,6 +1,5 @@
 """Servers as processes of their own; what they logged is shown with the test that failed."""
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,10 +8,6 @@ import pytest
 from tests.e2e.daemon import LOG_SHOWN, Daemon, python
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
-
-
-# Where tests run in the background, a shell may have had Ctrl-C ignored, and the commands would inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -197,7 +197,7 @@ def test_its_logs_say_how_it_was_built_and_what_it_printed(running: Command) -> 
 
 
 def test_its_run_log_is_followed_until_ctrl_c(running: Command) -> None:
-    with running.begin("logs sum --run --follow --last 0") as following:
+    with running.begin("logs sum --run --follow") as following:
         running.ok("predict sum", '{"numbers": [1, 2, 3, 4]}')
         assert following.read_until("summing 4").endswith("summing 4 numbers")
 

@@ -1,7 +1,8 @@
 """Forks children that outlive it and hold everything that it has: link, stdout, stderr.
 
 Parameters: "group" for one in the worker's process group, "session" for one in a session of its own,
-"program" for a program in a session of its own, "twice" for a grandchild whose parent has gone.
+"program" for a program in a session of its own, "bare" for one in the group that inherits no environment, "twice" for a
+grandchild whose parent has gone.
 """
 import os
 import subprocess
@@ -33,6 +34,8 @@ def predict(parameters):
         return fork(os.setsid)
     if parameters == "program":
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], preexec_fn=os.setsid).pid
+    if parameters == "bare":
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={}).pid
     if parameters == "twice":
         pipe = os.pipe()
         os.waitpid(fork(twice), 0)

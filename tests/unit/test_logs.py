@@ -236,6 +236,28 @@ def test_writers_on_several_threads_do_not_cut_into_each_others_lines(log: Log) 
         assert numbers == list(range(100))
 
 
+def test_writers_on_several_threads_do_not_get_in_each_others_way_when_segments_are_full(log: Log) -> None:
+    together = threading.Barrier(4)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        together.wait()
+        try:
+            for _ in range(25):
+                write(log, *["z" * 7000] * 50)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert errors == []
+    assert set(texts(log)) == {"z" * 7000}
+
+
 def test_a_deployments_logs_go_together_and_the_others_stay(tmp_path: Path) -> None:
     logs = Logs(tmp_path / "logs")
     write(logs.build("u1", 1), "build")

@@ -191,6 +191,34 @@ async def test_a_caller_who_is_cancelled_undoes_nothing(database: Database) -> N
     assert await words(database) == ["one", "two"]
 
 
+async def test_a_caller_who_is_cancelled_before_it_is_his_turn_undoes_nothing_either(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    first = asyncio.create_task(database.run(lambda tx: begun.set() or go_on.wait(10)))
+    await asyncio.to_thread(begun.wait, 10)
+
+    task = asyncio.create_task(database.run(lambda tx: tx.insert("words", word="one")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await first
+
+    assert await words(database) == ["one"]
+
+
+async def test_nobody_else_writes_while_a_transaction_has_only_read_yet(database: Database, tmp_path: Path) -> None:
+    def read_then_write(tx: Transaction) -> None:
+        tx.one("SELECT count(*) FROM words")
+        with closing(apsw.Connection(str(tmp_path / "modelhost.db"))) as other, pytest.raises(apsw.BusyError):
+            other.execute("INSERT INTO words VALUES ('from outside')")
+        tx.insert("words", word="one")
+
+    await database.run(read_then_write)
+
+    assert await words(database) == ["one"]
+
+
 async def test_statements_have_run_whether_or_not_their_rows_are_taken(database: Database) -> None:
     await database.run(lambda tx: tx.execute("INSERT INTO words VALUES ('one') RETURNING word") and None)
 

@@ -104,7 +104,8 @@ def choose_runtimes(client: Client) -> list[Example]:
         config = tomllib.loads((HERE / name / "modelhost.toml").read_text("utf-8"))
         wanted = config["runtime"]
         if wanted not in there and wanted == "r3.6":
-            wanted = max((found for found in there if found.startswith("r")), default=wanted)
+            found = [name for name, runtime in there.items() if runtime.language == runtime_pb2.Runtime.LANGUAGE_R]
+            wanted = max(found, key=lambda name: [int(part) for part in name[1:].split(".")], default=wanted)
         if wanted not in there:
             raise MissingInterpreter(f"{name} needs {wanted}, which this host lacks: get it by {WHERE_TO_GET[wanted]}")
         examples.append(Example(HERE / name, config, there[wanted]))

@@ -224,7 +224,10 @@ def main() -> int:
         shutil.rmtree(work, ignore_errors=True)
     repository, state = work / "models", work / "state"
     if not repository.exists():
-        make_repository(repository)
+        draft = work / "models.new"  # whole when it has its name, wherever the first run was interrupted
+        shutil.rmtree(draft, ignore_errors=True)
+        make_repository(draft)
+        draft.rename(repository)
     try:
         with server(state, "127.0.0.1:8470" if serve else "127.0.0.1:0") as (address, process):
             return run(address, process, repository, state, serve=serve)

@@ -20,22 +20,24 @@ PARTS = {
 MOST_LINES = 500
 
 # What each part of the server may import of ModelHost, besides itself, the stubs (v1) and TERMS.
-TERMS = {"errors", "hints", "resources", "text"}
+TERMS = {"errors", "hints", "private", "resources", "text"}
 SERVER = {
     "errors": set(),
     "hints": set(),
     "resources": set(),
+    "private": set(),
     "text": set(),
+    "vault": set(),
     "store": set(),
     "sources": {"envs"},
     "serving": {"envs", "runtimes"},
     "access": {"store"},
-    "control": {"serving", "sources", "store", "envs", "runtimes"},
+    "control": {"serving", "sources", "store", "vault", "envs", "runtimes"},
     "api": {"control", "access", "serving", "sources", "store", "envs"},
     "doors": {"api"},
     "statedir": {"envs"},
     "config": {"envs"},
-    "app": {"doors", "api", "control", "access", "serving", "sources", "store", "envs", "config", "statedir"},
+    "app": {"doors", "api", "control", "access", "serving", "sources", "store", "vault", "envs", "config", "statedir"},
     "commands": {"app", "config", "statedir", "store", "envs", "client"},
 }
 

@@ -3,11 +3,11 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from modelhost.server.serving.output import LINE_LIMIT, OutputPump
+from modelhost.server.serving.output import LINE_LIMIT, OutputPump, Sink
 from tests.running import eventually
 
 
@@ -18,7 +18,7 @@ class Heard:
         self.lines: list[bytes] = []
         self.ends = 0
 
-    def __call__(self, lines: list[bytes]) -> None:
+    def __call__(self, lines: list[bytes], owner: str) -> None:
         self.lines += lines
         self.ends += not lines
 
@@ -36,7 +36,7 @@ def pump() -> Iterator[OutputPump]:
     assert set(threading.enumerate()) <= threads
 
 
-def pipe(pump: OutputPump, sink: Callable[[list[bytes]], None]) -> int:
+def pipe(pump: OutputPump, sink: Sink) -> int:
     """The writing end of a pipe that the pump drains."""
     reader, writer = os.pipe()
     pump.add(os.fdopen(reader, "rb"), sink)
@@ -129,7 +129,7 @@ def test_a_sink_that_fails_loses_its_lines_and_nobody_elses_and_is_tried_again(p
     full = threading.Event()
     full.set()
 
-    def disk(lines: list[bytes]) -> None:
+    def disk(lines: list[bytes], owner: str) -> None:
         if full.is_set():
             raise OSError(28, "No space left on device")
         heard(lines)

@@ -16,6 +16,7 @@ import pytest
 
 from modelhost.server.resources import (
     DataSource,
+    SourceOptions,
     Deployment,
     DeploymentState,
     Failure,
@@ -342,7 +343,7 @@ async def test_an_acknowledged_change_is_in_the_file_without_any_goodbye(databas
 
 # ---- what is stored comes back
 
-SOURCE = DataSource("s1", "models", "git", "https://git.example/models", "ours", 1, 1.5, 2.5)
+SOURCE = DataSource("s1", "models", "git", "https://git.example/models", "", SourceOptions(), "ours", 1, 1.5, 2.5)
 DEPLOYMENT = Deployment(
     uid="u1",
     id="iris",

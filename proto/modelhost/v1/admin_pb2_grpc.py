@@ -57,6 +57,11 @@ class AdminStub(object):
                 request_serializer=modelhost_dot_v1_dot_data__source__pb2.ListDataSourcesRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListDataSourcesResponse.FromString,
                 _registered_method=True)
+        self.UpdateDataSource = channel.unary_unary(
+                '/modelhost.v1.Admin/UpdateDataSource',
+                request_serializer=modelhost_dot_v1_dot_data__source__pb2.UpdateDataSourceRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_data__source__pb2.DataSource.FromString,
+                _registered_method=True)
         self.DeleteDataSource = channel.unary_unary(
                 '/modelhost.v1.Admin/DeleteDataSource',
                 request_serializer=modelhost_dot_v1_dot_data__source__pb2.DeleteDataSourceRequest.SerializeToString,
@@ -67,6 +72,11 @@ class AdminStub(object):
                 request_serializer=modelhost_dot_v1_dot_data__source__pb2.TestDataSourceRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_data__source__pb2.TestDataSourceResponse.FromString,
                 _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/modelhost.v1.Admin/ListProjects',
+                request_serializer=modelhost_dot_v1_dot_data__source__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
         self.ListRefs = channel.unary_unary(
                 '/modelhost.v1.Admin/ListRefs',
                 request_serializer=modelhost_dot_v1_dot_data__source__pb2.ListRefsRequest.SerializeToString,
@@ -76,6 +86,11 @@ class AdminStub(object):
                 '/modelhost.v1.Admin/ListFiles',
                 request_serializer=modelhost_dot_v1_dot_data__source__pb2.ListFilesRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListFilesResponse.FromString,
+                _registered_method=True)
+        self.ReadFile = channel.unary_unary(
+                '/modelhost.v1.Admin/ReadFile',
+                request_serializer=modelhost_dot_v1_dot_data__source__pb2.ReadFileRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_data__source__pb2.ReadFileResponse.FromString,
                 _registered_method=True)
         self.GetRuntime = channel.unary_unary(
                 '/modelhost.v1.Admin/GetRuntime',
@@ -96,6 +111,11 @@ class AdminStub(object):
                 '/modelhost.v1.Admin/ListEnvironments',
                 request_serializer=modelhost_dot_v1_dot_runtime__pb2.ListEnvironmentsRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_runtime__pb2.ListEnvironmentsResponse.FromString,
+                _registered_method=True)
+        self.CollectEnvironments = channel.unary_unary(
+                '/modelhost.v1.Admin/CollectEnvironments',
+                request_serializer=modelhost_dot_v1_dot_runtime__pb2.CollectEnvironmentsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_runtime__pb2.CollectEnvironmentsResponse.FromString,
                 _registered_method=True)
         self.CreateDeployment = channel.unary_unary(
                 '/modelhost.v1.Admin/CreateDeployment',
@@ -127,6 +147,16 @@ class AdminStub(object):
                 request_serializer=modelhost_dot_v1_dot_deployment__pb2.StopDeploymentRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_deployment__pb2.Deployment.FromString,
                 _registered_method=True)
+        self.RollbackDeployment = channel.unary_unary(
+                '/modelhost.v1.Admin/RollbackDeployment',
+                request_serializer=modelhost_dot_v1_dot_deployment__pb2.RollbackDeploymentRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_deployment__pb2.Deployment.FromString,
+                _registered_method=True)
+        self.DebugDeployment = channel.unary_unary(
+                '/modelhost.v1.Admin/DebugDeployment',
+                request_serializer=modelhost_dot_v1_dot_deployment__pb2.DebugDeploymentRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_deployment__pb2.DebugDeploymentResponse.FromString,
+                _registered_method=True)
         self.DeleteDeployment = channel.unary_unary(
                 '/modelhost.v1.Admin/DeleteDeployment',
                 request_serializer=modelhost_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.SerializeToString,
@@ -146,6 +176,11 @@ class AdminStub(object):
                 '/modelhost.v1.Admin/ListRevisions',
                 request_serializer=modelhost_dot_v1_dot_deployment__pb2.ListRevisionsRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_deployment__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
+        self.DiffRevisions = channel.unary_unary(
+                '/modelhost.v1.Admin/DiffRevisions',
+                request_serializer=modelhost_dot_v1_dot_deployment__pb2.DiffRevisionsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_deployment__pb2.DiffRevisionsResponse.FromString,
                 _registered_method=True)
         self.ReadLog = channel.unary_unary(
                 '/modelhost.v1.Admin/ReadLog',
@@ -197,6 +232,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateDataSource(self, request, context):
+        """Changes a data source, its token for example.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDataSource(self, request, context):
         """Forgets a data source that no deployment uses.
         """
@@ -211,6 +253,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProjects(self, request, context):
+        """Lists the projects of a data source.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRefs(self, request, context):
         """Lists the branches and tags of a project.
         """
@@ -220,6 +269,13 @@ class AdminServicer(object):
 
     def ListFiles(self, request, context):
         """Lists the files of a project at a ref.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadFile(self, request, context):
+        """Returns the text of a file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +304,13 @@ class AdminServicer(object):
 
     def ListEnvironments(self, request, context):
         """Lists the environments on this host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectEnvironments(self, request, context):
+        """Removes what nothing names any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -295,6 +358,20 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollbackDeployment(self, request, context):
+        """Runs a kept revision again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DebugDeployment(self, request, context):
+        """Calls a model once and tells all about it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDeployment(self, request, context):
         """Deletes a deployment, its revisions and its logs; the answer is its last sight, DELETING.
         """
@@ -318,6 +395,13 @@ class AdminServicer(object):
 
     def ListRevisions(self, request, context):
         """Lists the revisions of a deployment, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffRevisions(self, request, context):
+        """Says what is different between two revisions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -369,6 +453,11 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListDataSourcesRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_data__source__pb2.ListDataSourcesResponse.SerializeToString,
             ),
+            'UpdateDataSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDataSource,
+                    request_deserializer=modelhost_dot_v1_dot_data__source__pb2.UpdateDataSourceRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_data__source__pb2.DataSource.SerializeToString,
+            ),
             'DeleteDataSource': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDataSource,
                     request_deserializer=modelhost_dot_v1_dot_data__source__pb2.DeleteDataSourceRequest.FromString,
@@ -379,6 +468,11 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=modelhost_dot_v1_dot_data__source__pb2.TestDataSourceRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_data__source__pb2.TestDataSourceResponse.SerializeToString,
             ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListProjectsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_data__source__pb2.ListProjectsResponse.SerializeToString,
+            ),
             'ListRefs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRefs,
                     request_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListRefsRequest.FromString,
@@ -388,6 +482,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListFiles,
                     request_deserializer=modelhost_dot_v1_dot_data__source__pb2.ListFilesRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_data__source__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'ReadFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadFile,
+                    request_deserializer=modelhost_dot_v1_dot_data__source__pb2.ReadFileRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_data__source__pb2.ReadFileResponse.SerializeToString,
             ),
             'GetRuntime': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRuntime,
@@ -408,6 +507,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListEnvironments,
                     request_deserializer=modelhost_dot_v1_dot_runtime__pb2.ListEnvironmentsRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_runtime__pb2.ListEnvironmentsResponse.SerializeToString,
+            ),
+            'CollectEnvironments': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectEnvironments,
+                    request_deserializer=modelhost_dot_v1_dot_runtime__pb2.CollectEnvironmentsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_runtime__pb2.CollectEnvironmentsResponse.SerializeToString,
             ),
             'CreateDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateDeployment,
@@ -439,6 +543,16 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=modelhost_dot_v1_dot_deployment__pb2.StopDeploymentRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_deployment__pb2.Deployment.SerializeToString,
             ),
+            'RollbackDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackDeployment,
+                    request_deserializer=modelhost_dot_v1_dot_deployment__pb2.RollbackDeploymentRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_deployment__pb2.Deployment.SerializeToString,
+            ),
+            'DebugDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DebugDeployment,
+                    request_deserializer=modelhost_dot_v1_dot_deployment__pb2.DebugDeploymentRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_deployment__pb2.DebugDeploymentResponse.SerializeToString,
+            ),
             'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDeployment,
                     request_deserializer=modelhost_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.FromString,
@@ -458,6 +572,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListRevisions,
                     request_deserializer=modelhost_dot_v1_dot_deployment__pb2.ListRevisionsRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_deployment__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'DiffRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffRevisions,
+                    request_deserializer=modelhost_dot_v1_dot_deployment__pb2.DiffRevisionsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_deployment__pb2.DiffRevisionsResponse.SerializeToString,
             ),
             'ReadLog': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadLog,
@@ -576,6 +695,33 @@ class Admin(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateDataSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/UpdateDataSource',
+            modelhost_dot_v1_dot_data__source__pb2.UpdateDataSourceRequest.SerializeToString,
+            modelhost_dot_v1_dot_data__source__pb2.DataSource.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteDataSource(request,
             target,
             options=(),
@@ -630,6 +776,33 @@ class Admin(object):
             _registered_method=True)
 
     @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/ListProjects',
+            modelhost_dot_v1_dot_data__source__pb2.ListProjectsRequest.SerializeToString,
+            modelhost_dot_v1_dot_data__source__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListRefs(request,
             target,
             options=(),
@@ -673,6 +846,33 @@ class Admin(object):
             '/modelhost.v1.Admin/ListFiles',
             modelhost_dot_v1_dot_data__source__pb2.ListFilesRequest.SerializeToString,
             modelhost_dot_v1_dot_data__source__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/ReadFile',
+            modelhost_dot_v1_dot_data__source__pb2.ReadFileRequest.SerializeToString,
+            modelhost_dot_v1_dot_data__source__pb2.ReadFileResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -781,6 +981,33 @@ class Admin(object):
             '/modelhost.v1.Admin/ListEnvironments',
             modelhost_dot_v1_dot_runtime__pb2.ListEnvironmentsRequest.SerializeToString,
             modelhost_dot_v1_dot_runtime__pb2.ListEnvironmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectEnvironments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/CollectEnvironments',
+            modelhost_dot_v1_dot_runtime__pb2.CollectEnvironmentsRequest.SerializeToString,
+            modelhost_dot_v1_dot_runtime__pb2.CollectEnvironmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -954,6 +1181,60 @@ class Admin(object):
             _registered_method=True)
 
     @staticmethod
+    def RollbackDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/RollbackDeployment',
+            modelhost_dot_v1_dot_deployment__pb2.RollbackDeploymentRequest.SerializeToString,
+            modelhost_dot_v1_dot_deployment__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DebugDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/DebugDeployment',
+            modelhost_dot_v1_dot_deployment__pb2.DebugDeploymentRequest.SerializeToString,
+            modelhost_dot_v1_dot_deployment__pb2.DebugDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteDeployment(request,
             target,
             options=(),
@@ -1051,6 +1332,33 @@ class Admin(object):
             '/modelhost.v1.Admin/ListRevisions',
             modelhost_dot_v1_dot_deployment__pb2.ListRevisionsRequest.SerializeToString,
             modelhost_dot_v1_dot_deployment__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/DiffRevisions',
+            modelhost_dot_v1_dot_deployment__pb2.DiffRevisionsRequest.SerializeToString,
+            modelhost_dot_v1_dot_deployment__pb2.DiffRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

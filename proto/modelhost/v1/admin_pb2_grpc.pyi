@@ -77,6 +77,22 @@ _AdminListDataSourcesType = typing_extensions.TypeVar(
     ],
 )
 
+_AdminUpdateDataSourceType = typing_extensions.TypeVar(
+    '_AdminUpdateDataSourceType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+        modelhost.v1.data_source_pb2.DataSource,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+        modelhost.v1.data_source_pb2.DataSource,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+        modelhost.v1.data_source_pb2.DataSource,
+    ],
+)
+
 _AdminDeleteDataSourceType = typing_extensions.TypeVar(
     '_AdminDeleteDataSourceType',
     grpc.UnaryUnaryMultiCallable[
@@ -109,6 +125,22 @@ _AdminTestDataSourceType = typing_extensions.TypeVar(
     ],
 )
 
+_AdminListProjectsType = typing_extensions.TypeVar(
+    '_AdminListProjectsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ListProjectsRequest,
+        modelhost.v1.data_source_pb2.ListProjectsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ListProjectsRequest,
+        modelhost.v1.data_source_pb2.ListProjectsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ListProjectsRequest,
+        modelhost.v1.data_source_pb2.ListProjectsResponse,
+    ],
+)
+
 _AdminListRefsType = typing_extensions.TypeVar(
     '_AdminListRefsType',
     grpc.UnaryUnaryMultiCallable[
@@ -138,6 +170,22 @@ _AdminListFilesType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         modelhost.v1.data_source_pb2.ListFilesRequest,
         modelhost.v1.data_source_pb2.ListFilesResponse,
+    ],
+)
+
+_AdminReadFileType = typing_extensions.TypeVar(
+    '_AdminReadFileType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ReadFileRequest,
+        modelhost.v1.data_source_pb2.ReadFileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ReadFileRequest,
+        modelhost.v1.data_source_pb2.ReadFileResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ReadFileRequest,
+        modelhost.v1.data_source_pb2.ReadFileResponse,
     ],
 )
 
@@ -202,6 +250,22 @@ _AdminListEnvironmentsType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         modelhost.v1.runtime_pb2.ListEnvironmentsRequest,
         modelhost.v1.runtime_pb2.ListEnvironmentsResponse,
+    ],
+)
+
+_AdminCollectEnvironmentsType = typing_extensions.TypeVar(
+    '_AdminCollectEnvironmentsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+        modelhost.v1.runtime_pb2.CollectEnvironmentsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+        modelhost.v1.runtime_pb2.CollectEnvironmentsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+        modelhost.v1.runtime_pb2.CollectEnvironmentsResponse,
     ],
 )
 
@@ -301,6 +365,38 @@ _AdminStopDeploymentType = typing_extensions.TypeVar(
     ],
 )
 
+_AdminRollbackDeploymentType = typing_extensions.TypeVar(
+    '_AdminRollbackDeploymentType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+        modelhost.v1.deployment_pb2.Deployment,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+        modelhost.v1.deployment_pb2.Deployment,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+        modelhost.v1.deployment_pb2.Deployment,
+    ],
+)
+
+_AdminDebugDeploymentType = typing_extensions.TypeVar(
+    '_AdminDebugDeploymentType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+        modelhost.v1.deployment_pb2.DebugDeploymentResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+        modelhost.v1.deployment_pb2.DebugDeploymentResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+        modelhost.v1.deployment_pb2.DebugDeploymentResponse,
+    ],
+)
+
 _AdminDeleteDeploymentType = typing_extensions.TypeVar(
     '_AdminDeleteDeploymentType',
     grpc.UnaryUnaryMultiCallable[
@@ -362,6 +458,22 @@ _AdminListRevisionsType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         modelhost.v1.deployment_pb2.ListRevisionsRequest,
         modelhost.v1.deployment_pb2.ListRevisionsResponse,
+    ],
+)
+
+_AdminDiffRevisionsType = typing_extensions.TypeVar(
+    '_AdminDiffRevisionsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+        modelhost.v1.deployment_pb2.DiffRevisionsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+        modelhost.v1.deployment_pb2.DiffRevisionsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+        modelhost.v1.deployment_pb2.DiffRevisionsResponse,
     ],
 )
 
@@ -429,7 +541,7 @@ _AdminListServicesType = typing_extensions.TypeVar(
     ],
 )
 
-class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceType, _AdminListDataSourcesType, _AdminDeleteDataSourceType, _AdminTestDataSourceType, _AdminListRefsType, _AdminListFilesType, _AdminGetRuntimeType, _AdminListRuntimesType, _AdminGetEnvironmentType, _AdminListEnvironmentsType, _AdminCreateDeploymentType, _AdminGetDeploymentType, _AdminListDeploymentsType, _AdminUpdateDeploymentType, _AdminStartDeploymentType, _AdminStopDeploymentType, _AdminDeleteDeploymentType, _AdminWatchDeploymentType, _AdminGetRevisionType, _AdminListRevisionsType, _AdminReadLogType, _AdminTailLogType, _AdminGetServiceType, _AdminListServicesType]):
+class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceType, _AdminListDataSourcesType, _AdminUpdateDataSourceType, _AdminDeleteDataSourceType, _AdminTestDataSourceType, _AdminListProjectsType, _AdminListRefsType, _AdminListFilesType, _AdminReadFileType, _AdminGetRuntimeType, _AdminListRuntimesType, _AdminGetEnvironmentType, _AdminListEnvironmentsType, _AdminCollectEnvironmentsType, _AdminCreateDeploymentType, _AdminGetDeploymentType, _AdminListDeploymentsType, _AdminUpdateDeploymentType, _AdminStartDeploymentType, _AdminStopDeploymentType, _AdminRollbackDeploymentType, _AdminDebugDeploymentType, _AdminDeleteDeploymentType, _AdminWatchDeploymentType, _AdminGetRevisionType, _AdminListRevisionsType, _AdminDiffRevisionsType, _AdminReadLogType, _AdminTailLogType, _AdminGetServiceType, _AdminListServicesType]):
     """For operators: everything that sets up and looks after deployments.
 
     Every call needs `authorization: Bearer <admin token>` metadata. Changes answer once they are stored; the work that
@@ -451,6 +563,10 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.data_source_pb2.ListDataSourcesResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+            modelhost.v1.data_source_pb2.DataSource,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             modelhost.v1.data_source_pb2.DeleteDataSourceRequest,
             modelhost.v1.data_source_pb2.DeleteDataSourceResponse,
         ],
@@ -459,12 +575,20 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.data_source_pb2.TestDataSourceResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.data_source_pb2.ListProjectsRequest,
+            modelhost.v1.data_source_pb2.ListProjectsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             modelhost.v1.data_source_pb2.ListRefsRequest,
             modelhost.v1.data_source_pb2.ListRefsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.data_source_pb2.ListFilesRequest,
             modelhost.v1.data_source_pb2.ListFilesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.data_source_pb2.ReadFileRequest,
+            modelhost.v1.data_source_pb2.ReadFileResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.runtime_pb2.GetRuntimeRequest,
@@ -481,6 +605,10 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.runtime_pb2.ListEnvironmentsRequest,
             modelhost.v1.runtime_pb2.ListEnvironmentsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+            modelhost.v1.runtime_pb2.CollectEnvironmentsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.deployment_pb2.CreateDeploymentRequest,
@@ -507,6 +635,14 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.deployment_pb2.Deployment,
         ],
         grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+            modelhost.v1.deployment_pb2.Deployment,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+            modelhost.v1.deployment_pb2.DebugDeploymentResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             modelhost.v1.deployment_pb2.DeleteDeploymentRequest,
             modelhost.v1.deployment_pb2.Deployment,
         ],
@@ -521,6 +657,10 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.deployment_pb2.ListRevisionsRequest,
             modelhost.v1.deployment_pb2.ListRevisionsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+            modelhost.v1.deployment_pb2.DiffRevisionsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.log_pb2.ReadLogRequest,
@@ -555,6 +695,10 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.data_source_pb2.ListDataSourcesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+            modelhost.v1.data_source_pb2.DataSource,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.data_source_pb2.DeleteDataSourceRequest,
             modelhost.v1.data_source_pb2.DeleteDataSourceResponse,
         ],
@@ -563,12 +707,20 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.data_source_pb2.TestDataSourceResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.data_source_pb2.ListProjectsRequest,
+            modelhost.v1.data_source_pb2.ListProjectsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.data_source_pb2.ListRefsRequest,
             modelhost.v1.data_source_pb2.ListRefsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.data_source_pb2.ListFilesRequest,
             modelhost.v1.data_source_pb2.ListFilesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.data_source_pb2.ReadFileRequest,
+            modelhost.v1.data_source_pb2.ReadFileResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.runtime_pb2.GetRuntimeRequest,
@@ -585,6 +737,10 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.runtime_pb2.ListEnvironmentsRequest,
             modelhost.v1.runtime_pb2.ListEnvironmentsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+            modelhost.v1.runtime_pb2.CollectEnvironmentsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.deployment_pb2.CreateDeploymentRequest,
@@ -611,6 +767,14 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.deployment_pb2.Deployment,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+            modelhost.v1.deployment_pb2.Deployment,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+            modelhost.v1.deployment_pb2.DebugDeploymentResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.deployment_pb2.DeleteDeploymentRequest,
             modelhost.v1.deployment_pb2.Deployment,
         ],
@@ -625,6 +789,10 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.deployment_pb2.ListRevisionsRequest,
             modelhost.v1.deployment_pb2.ListRevisionsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+            modelhost.v1.deployment_pb2.DiffRevisionsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.log_pb2.ReadLogRequest,
@@ -653,17 +821,26 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
     ListDataSources: _AdminListDataSourcesType
     """Lists the registered data sources."""
 
+    UpdateDataSource: _AdminUpdateDataSourceType
+    """Changes a data source, its token for example."""
+
     DeleteDataSource: _AdminDeleteDataSourceType
     """Forgets a data source that no deployment uses."""
 
     TestDataSource: _AdminTestDataSourceType
     """Says whether a data source can be reached and used."""
 
+    ListProjects: _AdminListProjectsType
+    """Lists the projects of a data source."""
+
     ListRefs: _AdminListRefsType
     """Lists the branches and tags of a project."""
 
     ListFiles: _AdminListFilesType
     """Lists the files of a project at a ref."""
+
+    ReadFile: _AdminReadFileType
+    """Returns the text of a file."""
 
     GetRuntime: _AdminGetRuntimeType
     """Returns a runtime of this host."""
@@ -676,6 +853,9 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
 
     ListEnvironments: _AdminListEnvironmentsType
     """Lists the environments on this host."""
+
+    CollectEnvironments: _AdminCollectEnvironmentsType
+    """Removes what nothing names any more."""
 
     CreateDeployment: _AdminCreateDeploymentType
     """Creates a deployment; it is STOPPED until started."""
@@ -695,6 +875,12 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
     StopDeployment: _AdminStopDeploymentType
     """Stops a deployment."""
 
+    RollbackDeployment: _AdminRollbackDeploymentType
+    """Runs a kept revision again."""
+
+    DebugDeployment: _AdminDebugDeploymentType
+    """Calls a model once and tells all about it."""
+
     DeleteDeployment: _AdminDeleteDeploymentType
     """Deletes a deployment, its revisions and its logs; the answer is its last sight, DELETING."""
 
@@ -706,6 +892,9 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
 
     ListRevisions: _AdminListRevisionsType
     """Lists the revisions of a deployment, newest first."""
+
+    DiffRevisions: _AdminDiffRevisionsType
+    """Says what is different between two revisions."""
 
     ReadLog: _AdminReadLogType
     """Returns a part of a log."""
@@ -733,6 +922,10 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
         modelhost.v1.data_source_pb2.ListDataSourcesResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+        modelhost.v1.data_source_pb2.DataSource,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.data_source_pb2.DeleteDataSourceRequest,
         modelhost.v1.data_source_pb2.DeleteDataSourceResponse,
     ],
@@ -741,12 +934,20 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
         modelhost.v1.data_source_pb2.TestDataSourceResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ListProjectsRequest,
+        modelhost.v1.data_source_pb2.ListProjectsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.data_source_pb2.ListRefsRequest,
         modelhost.v1.data_source_pb2.ListRefsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.data_source_pb2.ListFilesRequest,
         modelhost.v1.data_source_pb2.ListFilesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.data_source_pb2.ReadFileRequest,
+        modelhost.v1.data_source_pb2.ReadFileResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.runtime_pb2.GetRuntimeRequest,
@@ -763,6 +964,10 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.runtime_pb2.ListEnvironmentsRequest,
         modelhost.v1.runtime_pb2.ListEnvironmentsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+        modelhost.v1.runtime_pb2.CollectEnvironmentsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.deployment_pb2.CreateDeploymentRequest,
@@ -789,6 +994,14 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
         modelhost.v1.deployment_pb2.Deployment,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+        modelhost.v1.deployment_pb2.Deployment,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+        modelhost.v1.deployment_pb2.DebugDeploymentResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.deployment_pb2.DeleteDeploymentRequest,
         modelhost.v1.deployment_pb2.Deployment,
     ],
@@ -803,6 +1016,10 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.deployment_pb2.ListRevisionsRequest,
         modelhost.v1.deployment_pb2.ListRevisionsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+        modelhost.v1.deployment_pb2.DiffRevisionsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.log_pb2.ReadLogRequest,
@@ -854,6 +1071,14 @@ class AdminServicer(metaclass=abc.ABCMeta):
         """Lists the registered data sources."""
 
     @abc.abstractmethod
+    def UpdateDataSource(
+        self,
+        request: modelhost.v1.data_source_pb2.UpdateDataSourceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.data_source_pb2.DataSource, collections.abc.Awaitable[modelhost.v1.data_source_pb2.DataSource]]:
+        """Changes a data source, its token for example."""
+
+    @abc.abstractmethod
     def DeleteDataSource(
         self,
         request: modelhost.v1.data_source_pb2.DeleteDataSourceRequest,
@@ -870,6 +1095,14 @@ class AdminServicer(metaclass=abc.ABCMeta):
         """Says whether a data source can be reached and used."""
 
     @abc.abstractmethod
+    def ListProjects(
+        self,
+        request: modelhost.v1.data_source_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.data_source_pb2.ListProjectsResponse, collections.abc.Awaitable[modelhost.v1.data_source_pb2.ListProjectsResponse]]:
+        """Lists the projects of a data source."""
+
+    @abc.abstractmethod
     def ListRefs(
         self,
         request: modelhost.v1.data_source_pb2.ListRefsRequest,
@@ -884,6 +1117,14 @@ class AdminServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelhost.v1.data_source_pb2.ListFilesResponse, collections.abc.Awaitable[modelhost.v1.data_source_pb2.ListFilesResponse]]:
         """Lists the files of a project at a ref."""
+
+    @abc.abstractmethod
+    def ReadFile(
+        self,
+        request: modelhost.v1.data_source_pb2.ReadFileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.data_source_pb2.ReadFileResponse, collections.abc.Awaitable[modelhost.v1.data_source_pb2.ReadFileResponse]]:
+        """Returns the text of a file."""
 
     @abc.abstractmethod
     def GetRuntime(
@@ -916,6 +1157,14 @@ class AdminServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelhost.v1.runtime_pb2.ListEnvironmentsResponse, collections.abc.Awaitable[modelhost.v1.runtime_pb2.ListEnvironmentsResponse]]:
         """Lists the environments on this host."""
+
+    @abc.abstractmethod
+    def CollectEnvironments(
+        self,
+        request: modelhost.v1.runtime_pb2.CollectEnvironmentsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.runtime_pb2.CollectEnvironmentsResponse, collections.abc.Awaitable[modelhost.v1.runtime_pb2.CollectEnvironmentsResponse]]:
+        """Removes what nothing names any more."""
 
     @abc.abstractmethod
     def CreateDeployment(
@@ -966,6 +1215,22 @@ class AdminServicer(metaclass=abc.ABCMeta):
         """Stops a deployment."""
 
     @abc.abstractmethod
+    def RollbackDeployment(
+        self,
+        request: modelhost.v1.deployment_pb2.RollbackDeploymentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.deployment_pb2.Deployment, collections.abc.Awaitable[modelhost.v1.deployment_pb2.Deployment]]:
+        """Runs a kept revision again."""
+
+    @abc.abstractmethod
+    def DebugDeployment(
+        self,
+        request: modelhost.v1.deployment_pb2.DebugDeploymentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.deployment_pb2.DebugDeploymentResponse, collections.abc.Awaitable[modelhost.v1.deployment_pb2.DebugDeploymentResponse]]:
+        """Calls a model once and tells all about it."""
+
+    @abc.abstractmethod
     def DeleteDeployment(
         self,
         request: modelhost.v1.deployment_pb2.DeleteDeploymentRequest,
@@ -996,6 +1261,14 @@ class AdminServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelhost.v1.deployment_pb2.ListRevisionsResponse, collections.abc.Awaitable[modelhost.v1.deployment_pb2.ListRevisionsResponse]]:
         """Lists the revisions of a deployment, newest first."""
+
+    @abc.abstractmethod
+    def DiffRevisions(
+        self,
+        request: modelhost.v1.deployment_pb2.DiffRevisionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.deployment_pb2.DiffRevisionsResponse, collections.abc.Awaitable[modelhost.v1.deployment_pb2.DiffRevisionsResponse]]:
+        """Says what is different between two revisions."""
 
     @abc.abstractmethod
     def ReadLog(

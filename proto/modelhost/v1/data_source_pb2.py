@@ -22,50 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodelhost/v1/data_source.proto\x12\x0cmodelhost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x01\n\nDataSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12(\n\x03git\x18\n \x01(\x0b\x32\x19.modelhost.v1.GitLocationH\x00\x42\n\n\x08location\"\x1a\n\x0bGitLocation\x12\x0b\n\x03url\x18\x01 \x01(\t\"\x9a\x01\n\x03Ref\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.modelhost.v1.Ref.Kind\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_BRANCH\x10\x01\x12\x0c\n\x08KIND_TAG\x10\x02\"\xba\x01\n\nSourceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.modelhost.v1.SourceFile.Kind\"c\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FILE\x10\x01\x12\x13\n\x0fKIND_EXECUTABLE\x10\x02\x12\r\n\tKIND_LINK\x10\x03\x12\x12\n\x0eKIND_SUBMODULE\x10\x04\"\x8b\x01\n\x17\x43reateDataSourceRequest\x12\x16\n\x0e\x64\x61ta_source_id\x18\x01 \x01(\t\x12-\n\x0b\x64\x61ta_source\x18\x02 \x01(\x0b\x32\x18.modelhost.v1.DataSource\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"$\n\x14GetDataSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16ListDataSourcesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x17ListDataSourcesResponse\x12.\n\x0c\x64\x61ta_sources\x18\x01 \x03(\x0b\x32\x18.modelhost.v1.DataSource\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x17\x44\x65leteDataSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1a\n\x18\x44\x65leteDataSourceResponse\"6\n\x15TestDataSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\"p\n\x16TestDataSourceResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_branch\x18\x04 \x01(\t\x12\x11\n\tref_count\x18\x05 \x01(\x05\"n\n\x0fListRefsRequest\x12\x13\n\x0b\x64\x61ta_source\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"L\n\x10ListRefsResponse\x12\x1f\n\x04refs\x18\x01 \x03(\x0b\x32\x11.modelhost.v1.Ref\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x10ListFilesRequest\x12\x13\n\x0b\x64\x61ta_source\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0b\n\x03ref\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"e\n\x11ListFilesResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.modelhost.v1.SourceFile\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodelhost/v1/data_source.proto\x12\x0cmodelhost.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n\nDataSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12(\n\x03git\x18\n \x01(\x0b\x32\x19.modelhost.v1.GitLocationH\x00\x12.\n\x06gitlab\x18\x0b \x01(\x0b\x32\x1c.modelhost.v1.GitLabLocationH\x00\x12\x10\n\x08warnings\x18\x06 \x03(\tB\n\n\x08location\"\x1a\n\x0bGitLocation\x12\x0b\n\x03url\x18\x01 \x01(\t\"\xad\x01\n\x0eGitLabLocation\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x04 \x01(\t\x12\x1c\n\x14insecure_skip_verify\x18\x05 \x01(\x08\x12\x35\n\x11token_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_branch\x18\x04 \x01(\t\x12\x31\n\ractivity_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9a\x01\n\x03Ref\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.modelhost.v1.Ref.Kind\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_BRANCH\x10\x01\x12\x0c\n\x08KIND_TAG\x10\x02\"\xba\x01\n\nSourceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.modelhost.v1.SourceFile.Kind\"c\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FILE\x10\x01\x12\x13\n\x0fKIND_EXECUTABLE\x10\x02\x12\r\n\tKIND_LINK\x10\x03\x12\x12\n\x0eKIND_SUBMODULE\x10\x04\"\x8b\x01\n\x17\x43reateDataSourceRequest\x12\x16\n\x0e\x64\x61ta_source_id\x18\x01 \x01(\t\x12-\n\x0b\x64\x61ta_source\x18\x02 \x01(\x0b\x32\x18.modelhost.v1.DataSource\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"$\n\x14GetDataSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16ListDataSourcesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x17ListDataSourcesResponse\x12.\n\x0c\x64\x61ta_sources\x18\x01 \x03(\x0b\x32\x18.modelhost.v1.DataSource\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x17UpdateDataSourceRequest\x12-\n\x0b\x64\x61ta_source\x18\x01 \x01(\x0b\x32\x18.modelhost.v1.DataSource\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"a\n\x13ListProjectsRequest\x12\x13\n\x0b\x64\x61ta_source\x18\x01 \x01(\t\x12\x0e\n\x06search\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x14ListProjectsResponse\x12\'\n\x08projects\x18\x01 \x03(\x0b\x32\x15.modelhost.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x0fReadFileRequest\x12\x13\n\x0b\x64\x61ta_source\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0b\n\x03ref\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\">\n\x10ReadFileResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\t\"I\n\x17\x44\x65leteDataSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1a\n\x18\x44\x65leteDataSourceResponse\"6\n\x15TestDataSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\"\x82\x01\n\x16TestDataSourceResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_branch\x18\x04 \x01(\t\x12\x11\n\tref_count\x18\x05 \x01(\x05\x12\x10\n\x08warnings\x18\x06 \x03(\t\"n\n\x0fListRefsRequest\x12\x13\n\x0b\x64\x61ta_source\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"L\n\x10ListRefsResponse\x12\x1f\n\x04refs\x18\x01 \x03(\x0b\x32\x11.modelhost.v1.Ref\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x10ListFilesRequest\x12\x13\n\x0b\x64\x61ta_source\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0b\n\x03ref\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"e\n\x11ListFilesResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.modelhost.v1.SourceFile\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost.v1.data_source_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASOURCE']._serialized_start=82
-  _globals['_DATASOURCE']._serialized_end=295
-  _globals['_GITLOCATION']._serialized_start=297
-  _globals['_GITLOCATION']._serialized_end=323
-  _globals['_REF']._serialized_start=326
-  _globals['_REF']._serialized_end=480
-  _globals['_REF_KIND']._serialized_start=421
-  _globals['_REF_KIND']._serialized_end=480
-  _globals['_SOURCEFILE']._serialized_start=483
-  _globals['_SOURCEFILE']._serialized_end=669
-  _globals['_SOURCEFILE_KIND']._serialized_start=570
-  _globals['_SOURCEFILE_KIND']._serialized_end=669
-  _globals['_CREATEDATASOURCEREQUEST']._serialized_start=672
-  _globals['_CREATEDATASOURCEREQUEST']._serialized_end=811
-  _globals['_GETDATASOURCEREQUEST']._serialized_start=813
-  _globals['_GETDATASOURCEREQUEST']._serialized_end=849
-  _globals['_LISTDATASOURCESREQUEST']._serialized_start=851
-  _globals['_LISTDATASOURCESREQUEST']._serialized_end=914
-  _globals['_LISTDATASOURCESRESPONSE']._serialized_start=916
-  _globals['_LISTDATASOURCESRESPONSE']._serialized_end=1014
-  _globals['_DELETEDATASOURCEREQUEST']._serialized_start=1016
-  _globals['_DELETEDATASOURCEREQUEST']._serialized_end=1089
-  _globals['_DELETEDATASOURCERESPONSE']._serialized_start=1091
-  _globals['_DELETEDATASOURCERESPONSE']._serialized_end=1117
-  _globals['_TESTDATASOURCEREQUEST']._serialized_start=1119
-  _globals['_TESTDATASOURCEREQUEST']._serialized_end=1173
-  _globals['_TESTDATASOURCERESPONSE']._serialized_start=1175
-  _globals['_TESTDATASOURCERESPONSE']._serialized_end=1287
-  _globals['_LISTREFSREQUEST']._serialized_start=1289
-  _globals['_LISTREFSREQUEST']._serialized_end=1399
-  _globals['_LISTREFSRESPONSE']._serialized_start=1401
-  _globals['_LISTREFSRESPONSE']._serialized_end=1477
-  _globals['_LISTFILESREQUEST']._serialized_start=1479
-  _globals['_LISTFILESREQUEST']._serialized_end=1606
-  _globals['_LISTFILESRESPONSE']._serialized_start=1608
-  _globals['_LISTFILESRESPONSE']._serialized_end=1709
+  _globals['_DATASOURCE']._serialized_start=116
+  _globals['_DATASOURCE']._serialized_end=395
+  _globals['_GITLOCATION']._serialized_start=397
+  _globals['_GITLOCATION']._serialized_end=423
+  _globals['_GITLABLOCATION']._serialized_start=426
+  _globals['_GITLABLOCATION']._serialized_end=599
+  _globals['_PROJECT']._serialized_start=601
+  _globals['_PROJECT']._serialized_end=726
+  _globals['_REF']._serialized_start=729
+  _globals['_REF']._serialized_end=883
+  _globals['_REF_KIND']._serialized_start=824
+  _globals['_REF_KIND']._serialized_end=883
+  _globals['_SOURCEFILE']._serialized_start=886
+  _globals['_SOURCEFILE']._serialized_end=1072
+  _globals['_SOURCEFILE_KIND']._serialized_start=973
+  _globals['_SOURCEFILE_KIND']._serialized_end=1072
+  _globals['_CREATEDATASOURCEREQUEST']._serialized_start=1075
+  _globals['_CREATEDATASOURCEREQUEST']._serialized_end=1214
+  _globals['_GETDATASOURCEREQUEST']._serialized_start=1216
+  _globals['_GETDATASOURCEREQUEST']._serialized_end=1252
+  _globals['_LISTDATASOURCESREQUEST']._serialized_start=1254
+  _globals['_LISTDATASOURCESREQUEST']._serialized_end=1317
+  _globals['_LISTDATASOURCESRESPONSE']._serialized_start=1319
+  _globals['_LISTDATASOURCESRESPONSE']._serialized_end=1417
+  _globals['_UPDATEDATASOURCEREQUEST']._serialized_start=1420
+  _globals['_UPDATEDATASOURCEREQUEST']._serialized_end=1561
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=1563
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=1660
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1662
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1750
+  _globals['_READFILEREQUEST']._serialized_start=1752
+  _globals['_READFILEREQUEST']._serialized_end=1834
+  _globals['_READFILERESPONSE']._serialized_start=1836
+  _globals['_READFILERESPONSE']._serialized_end=1898
+  _globals['_DELETEDATASOURCEREQUEST']._serialized_start=1900
+  _globals['_DELETEDATASOURCEREQUEST']._serialized_end=1973
+  _globals['_DELETEDATASOURCERESPONSE']._serialized_start=1975
+  _globals['_DELETEDATASOURCERESPONSE']._serialized_end=2001
+  _globals['_TESTDATASOURCEREQUEST']._serialized_start=2003
+  _globals['_TESTDATASOURCEREQUEST']._serialized_end=2057
+  _globals['_TESTDATASOURCERESPONSE']._serialized_start=2060
+  _globals['_TESTDATASOURCERESPONSE']._serialized_end=2190
+  _globals['_LISTREFSREQUEST']._serialized_start=2192
+  _globals['_LISTREFSREQUEST']._serialized_end=2302
+  _globals['_LISTREFSRESPONSE']._serialized_start=2304
+  _globals['_LISTREFSRESPONSE']._serialized_end=2380
+  _globals['_LISTFILESREQUEST']._serialized_start=2382
+  _globals['_LISTFILESREQUEST']._serialized_end=2509
+  _globals['_LISTFILESRESPONSE']._serialized_start=2511
+  _globals['_LISTFILESRESPONSE']._serialized_end=2612
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -32,6 +33,8 @@ class DataSource(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     GIT_FIELD_NUMBER: builtins.int
+    GITLAB_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Output only. Resource name: `dataSources/{id}`. Wherever a request takes this name, the bare id will do as well."""
     description: builtins.str
@@ -50,6 +53,14 @@ class DataSource(google.protobuf.message.Message):
     def git(self) -> Global___GitLocation:
         """A Git repository, or a place that holds several."""
 
+    @property
+    def gitlab(self) -> Global___GitLabLocation:
+        """A GitLab server, or a namespace of one."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. What people should know before it becomes a failure: a token that expires soon."""
+
     def __init__(
         self,
         *,
@@ -59,10 +70,12 @@ class DataSource(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
         git: Global___GitLocation | None = ...,
+        gitlab: Global___GitLabLocation | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "git", b"git", "location", b"location", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "git", b"git", "location", b"location", "name", b"name", "update_time", b"update_time"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["location", b"location"]) -> typing.Literal["git"] | None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "git", b"git", "gitlab", b"gitlab", "location", b"location", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "git", b"git", "gitlab", b"gitlab", "location", b"location", "name", b"name", "update_time", b"update_time", "warnings", b"warnings"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["location", b"location"]) -> typing.Literal["git", "gitlab"] | None: ...
 
 Global___DataSource: typing_extensions.TypeAlias = DataSource
 
@@ -86,6 +99,88 @@ class GitLocation(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["url", b"url"]) -> None: ...
 
 Global___GitLocation: typing_extensions.TypeAlias = GitLocation
+
+@typing.final
+class GitLabLocation(google.protobuf.message.Message):
+    """A GitLab server that projects are read from through its API. Deployments name a `project` by path or by number; a
+    number still works after the project is renamed.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    CA_CERTIFICATES_FIELD_NUMBER: builtins.int
+    INSECURE_SKIP_VERIFY_FIELD_NUMBER: builtins.int
+    TOKEN_EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """Required. `https://gitlab.example.com`, with a path if GitLab lies below one; at most 2,000 characters."""
+    namespace: builtins.str
+    """Optional. A group or user, `energy/forecasting`: only projects below it can be used, and paths are relative to it."""
+    token: builtins.str
+    """Required when created, input only. A personal, project or group access token with `read_api` and
+    `read_repository`. Stored encrypted and never shown; if empty in an update, the token stays.
+    """
+    ca_certificates: builtins.str
+    """Optional. PEM certificates of the authorities to trust instead of the host's."""
+    insecure_skip_verify: builtins.bool
+    """Optional. Do not check the server's certificate. Whoever is between can then read the token."""
+    @property
+    def token_expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When the token expires, as GitLab last said; absent if it does not, or if nobody has asked yet."""
+
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        namespace: builtins.str = ...,
+        token: builtins.str = ...,
+        ca_certificates: builtins.str = ...,
+        insecure_skip_verify: builtins.bool = ...,
+        token_expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["token_expire_time", b"token_expire_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ca_certificates", b"ca_certificates", "insecure_skip_verify", b"insecure_skip_verify", "namespace", b"namespace", "token", b"token", "token_expire_time", b"token_expire_time", "url", b"url"]) -> None: ...
+
+Global___GitLabLocation: typing_extensions.TypeAlias = GitLabLocation
+
+@typing.final
+class Project(google.protobuf.message.Message):
+    """A project of a data source."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    DEFAULT_BRANCH_FIELD_NUMBER: builtins.int
+    ACTIVITY_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Output only. The project's number, which outlives a rename; empty where the place has none."""
+    path: builtins.str
+    """Output only. Its path, relative to the data source's namespace: what a deployment's `project` takes."""
+    title: builtins.str
+    """Output only. What people call it."""
+    default_branch: builtins.str
+    """Output only. The branch that a clone would check out; empty for an empty repository."""
+    @property
+    def activity_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When something last happened in it, where that is known."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        path: builtins.str = ...,
+        title: builtins.str = ...,
+        default_branch: builtins.str = ...,
+        activity_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["activity_time", b"activity_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activity_time", b"activity_time", "default_branch", b"default_branch", "id", b"id", "path", b"path", "title", b"title"]) -> None: ...
+
+Global___Project: typing_extensions.TypeAlias = Project
 
 @typing.final
 class Ref(google.protobuf.message.Message):
@@ -295,6 +390,149 @@ class ListDataSourcesResponse(google.protobuf.message.Message):
 Global___ListDataSourcesResponse: typing_extensions.TypeAlias = ListDataSourcesResponse
 
 @typing.final
+class UpdateDataSourceRequest(google.protobuf.message.Message):
+    """Asks for a data source to be changed: its description, its place, its token."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_SOURCE_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Optional. A UUID; a repeat of the call with it returns the first answer."""
+    @property
+    def data_source(self) -> Global___DataSource:
+        """Required. The data source with its new values; `name` says which. `etag`, if set, must be the current one."""
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Optional. What to change: `description`, `git.url`, `gitlab.url`, `gitlab.token` …; if empty, every field that is
+        set. The kind of place cannot be changed.
+        """
+
+    def __init__(
+        self,
+        *,
+        data_source: Global___DataSource | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data_source", b"data_source", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data_source", b"data_source", "request_id", b"request_id", "update_mask", b"update_mask"]) -> None: ...
+
+Global___UpdateDataSourceRequest: typing_extensions.TypeAlias = UpdateDataSourceRequest
+
+@typing.final
+class ListProjectsRequest(google.protobuf.message.Message):
+    """Asks for the projects of a data source."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_SOURCE_FIELD_NUMBER: builtins.int
+    SEARCH_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    data_source: builtins.str
+    """Required. `dataSources/{id}`."""
+    search: builtins.str
+    """Optional. Only projects whose name or path contains this."""
+    page_size: builtins.int
+    """Optional. At most this many; 50 if 0, never more than 1,000."""
+    page_token: builtins.str
+    """Optional. The last answer's `next_page_token`."""
+    def __init__(
+        self,
+        *,
+        data_source: builtins.str = ...,
+        search: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_source", b"data_source", "page_size", b"page_size", "page_token", b"page_token", "search", b"search"]) -> None: ...
+
+Global___ListProjectsRequest: typing_extensions.TypeAlias = ListProjectsRequest
+
+@typing.final
+class ListProjectsResponse(google.protobuf.message.Message):
+    """A page of projects, sub-groups' included, in the order of their creation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Output only. Empty on the last page."""
+    @property
+    def projects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Project]:
+        """Output only. The page."""
+
+    def __init__(
+        self,
+        *,
+        projects: collections.abc.Iterable[Global___Project] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "projects", b"projects"]) -> None: ...
+
+Global___ListProjectsResponse: typing_extensions.TypeAlias = ListProjectsResponse
+
+@typing.final
+class ReadFileRequest(google.protobuf.message.Message):
+    """Asks for the text of a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_SOURCE_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    REF_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    data_source: builtins.str
+    """Required. `dataSources/{id}`."""
+    project: builtins.str
+    """Optional. Path (or number) of the project within the data source."""
+    ref: builtins.str
+    """Optional. Branch, tag or commit; the default branch if empty."""
+    path: builtins.str
+    """Required. Path of the file from the repository's root."""
+    def __init__(
+        self,
+        *,
+        data_source: builtins.str = ...,
+        project: builtins.str = ...,
+        ref: builtins.str = ...,
+        path: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_source", b"data_source", "path", b"path", "project", b"project", "ref", b"ref"]) -> None: ...
+
+Global___ReadFileRequest: typing_extensions.TypeAlias = ReadFileRequest
+
+@typing.final
+class ReadFileResponse(google.protobuf.message.Message):
+    """The text of a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    COMMIT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """Output only. At most 1 MiB of it; bytes that are not UTF-8 are replaced."""
+    size: builtins.int
+    """Output only. Bytes of the whole file."""
+    commit: builtins.str
+    """Output only. The commit that the ref was resolved to, a full hash."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        size: builtins.int = ...,
+        commit: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["commit", b"commit", "size", b"size", "text", b"text"]) -> None: ...
+
+Global___ReadFileResponse: typing_extensions.TypeAlias = ReadFileResponse
+
+@typing.final
 class DeleteDataSourceRequest(google.protobuf.message.Message):
     """Asks for a data source to be forgotten. Refused while deployments use it."""
 
@@ -365,6 +603,7 @@ class TestDataSourceResponse(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     DEFAULT_BRANCH_FIELD_NUMBER: builtins.int
     REF_COUNT_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     ok: builtins.bool
     """Output only. Whether deployments can be made from it."""
     message: builtins.str
@@ -375,6 +614,10 @@ class TestDataSourceResponse(google.protobuf.message.Message):
     """Output only. The branch that a clone would check out, where that is known."""
     ref_count: builtins.int
     """Output only. How many branches and tags it has, where that is known."""
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. What works today but will not for long: a token that expires within 30 days."""
+
     def __init__(
         self,
         *,
@@ -383,8 +626,9 @@ class TestDataSourceResponse(google.protobuf.message.Message):
         reason: builtins.str = ...,
         default_branch: builtins.str = ...,
         ref_count: builtins.int = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_branch", b"default_branch", "message", b"message", "ok", b"ok", "reason", b"reason", "ref_count", b"ref_count"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_branch", b"default_branch", "message", b"message", "ok", b"ok", "reason", b"reason", "ref_count", b"ref_count", "warnings", b"warnings"]) -> None: ...
 
 Global___TestDataSourceResponse: typing_extensions.TypeAlias = TestDataSourceResponse
 

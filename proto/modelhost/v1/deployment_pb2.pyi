@@ -263,6 +263,22 @@ class ModelSettings(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class SecretEnvEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     RUNTIME_FIELD_NUMBER: builtins.int
     MAIN_FILE_FIELD_NUMBER: builtins.int
     FUNCTION_FIELD_NUMBER: builtins.int
@@ -271,6 +287,8 @@ class ModelSettings(google.protobuf.message.Message):
     WORKING_DIR_FIELD_NUMBER: builtins.int
     IMPORT_PATHS_FIELD_NUMBER: builtins.int
     ENV_FIELD_NUMBER: builtins.int
+    SECRET_ENV_FIELD_NUMBER: builtins.int
+    SECRET_ENV_NAMES_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     UNBOX_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
@@ -303,7 +321,17 @@ class ModelSettings(google.protobuf.message.Message):
 
     @property
     def env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Optional. Environment variables of the model. Not for secrets."""
+        """Optional. Environment variables of the model. Not for secrets: those belong into `secret_env`."""
+
+    @property
+    def secret_env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Optional, input only. Environment variables of the model whose values are secret: stored encrypted, never shown. In
+        an update, those given are set, those given as "" are removed, and the others stay.
+        """
+
+    @property
+    def secret_env_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. Names of the secret environment variables."""
 
     @property
     def limits(self) -> Global___Limits:
@@ -324,13 +352,15 @@ class ModelSettings(google.protobuf.message.Message):
         working_dir: builtins.str = ...,
         import_paths: collections.abc.Iterable[builtins.str] | None = ...,
         env: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        secret_env: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        secret_env_names: collections.abc.Iterable[builtins.str] | None = ...,
         text: Global___ModelSettings.Text.ValueType = ...,
         unbox: builtins.bool | None = ...,
         limits: Global___Limits | None = ...,
         test_call: Global___TestCall | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_unbox", b"_unbox", "limits", b"limits", "test_call", b"test_call", "unbox", b"unbox"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_unbox", b"_unbox", "env", b"env", "function", b"function", "import_paths", b"import_paths", "limits", b"limits", "main_file", b"main_file", "requirements", b"requirements", "requirements_file", b"requirements_file", "runtime", b"runtime", "test_call", b"test_call", "text", b"text", "unbox", b"unbox", "working_dir", b"working_dir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_unbox", b"_unbox", "env", b"env", "function", b"function", "import_paths", b"import_paths", "limits", b"limits", "main_file", b"main_file", "requirements", b"requirements", "requirements_file", b"requirements_file", "runtime", b"runtime", "secret_env", b"secret_env", "secret_env_names", b"secret_env_names", "test_call", b"test_call", "text", b"text", "unbox", b"unbox", "working_dir", b"working_dir"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_unbox", b"_unbox"]) -> typing.Literal["unbox"] | None: ...
 
 Global___ModelSettings: typing_extensions.TypeAlias = ModelSettings
@@ -779,8 +809,8 @@ Global___UpdateDeploymentRequest: typing_extensions.TypeAlias = UpdateDeployment
 
 @typing.final
 class StartDeploymentRequest(google.protobuf.message.Message):
-    """Asks for a STOPPED or FAILED deployment to be started, with its newest revision. Of no effect while it is STARTING
-    or RUNNING.
+    """Asks for a STOPPED or FAILED deployment to be started with its target revision. Of no effect while it is STARTING or
+    RUNNING.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -830,6 +860,153 @@ class StopDeploymentRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id"]) -> None: ...
 
 Global___StopDeploymentRequest: typing_extensions.TypeAlias = StopDeploymentRequest
+
+@typing.final
+class RollbackDeploymentRequest(google.protobuf.message.Message):
+    """Asks for a kept revision to be run instead of the present one: the same number, files, settings and lock, which
+    become the deployment's. While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED
+    deployment is started with it. One that has failed is tried again.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `deployments/{id}`."""
+    revision: builtins.int
+    """Required. Number of the revision."""
+    etag: builtins.str
+    """Optional. Refuse with ABORTED unless this is its etag."""
+    request_id: builtins.str
+    """Optional. A UUID; a repeat of the call with it returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        revision: builtins.int = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "revision", b"revision"]) -> None: ...
+
+Global___RollbackDeploymentRequest: typing_extensions.TypeAlias = RollbackDeploymentRequest
+
+@typing.final
+class DebugDeploymentRequest(google.protobuf.message.Message):
+    """Asks for one call of a model with everything that helps to understand it. It does not count as usage."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `deployments/{id}`. RUNNING, or with an environment built: then a worker is started for this call."""
+    parameters_json: builtins.str
+    """Required. Parameters, as JSON."""
+    revision: builtins.int
+    """Optional. Number of the revision to call; the active one if 0, or the target where none is active."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        parameters_json: builtins.str = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "parameters_json", b"parameters_json", "revision", b"revision"]) -> None: ...
+
+Global___DebugDeploymentRequest: typing_extensions.TypeAlias = DebugDeploymentRequest
+
+@typing.final
+class DebugDeploymentResponse(google.protobuf.message.Message):
+    """What happened in a debugged call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Timing(google.protobuf.message.Message):
+        """Where the time of a call went."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        QUEUE_FIELD_NUMBER: builtins.int
+        SEND_FIELD_NUMBER: builtins.int
+        RUN_FIELD_NUMBER: builtins.int
+        RECEIVE_FIELD_NUMBER: builtins.int
+        @property
+        def queue(self) -> google.protobuf.duration_pb2.Duration:
+            """Output only. Waiting for a worker; for a one-off worker, starting it and loading the model."""
+
+        @property
+        def send(self) -> google.protobuf.duration_pb2.Duration:
+            """Output only. From the server to the model's function: sending, decoding JSON, converting values."""
+
+        @property
+        def run(self) -> google.protobuf.duration_pb2.Duration:
+            """Output only. In the model's function."""
+
+        @property
+        def receive(self) -> google.protobuf.duration_pb2.Duration:
+            """Output only. From the function's return to the server: converting, encoding JSON, receiving."""
+
+        def __init__(
+            self,
+            *,
+            queue: google.protobuf.duration_pb2.Duration | None = ...,
+            send: google.protobuf.duration_pb2.Duration | None = ...,
+            run: google.protobuf.duration_pb2.Duration | None = ...,
+            receive: google.protobuf.duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["queue", b"queue", "receive", b"receive", "run", b"run", "send", b"send"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["queue", b"queue", "receive", b"receive", "run", b"run", "send", b"send"]) -> None: ...
+
+    RESULT_JSON_FIELD_NUMBER: builtins.int
+    FAILURE_FIELD_NUMBER: builtins.int
+    TRACEBACK_FIELD_NUMBER: builtins.int
+    STDOUT_FIELD_NUMBER: builtins.int
+    STDERR_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    TIMING_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    result_json: builtins.str
+    """Output only. The result as JSON; empty if the call failed."""
+    traceback: builtins.str
+    """Output only. The model's traceback, at most 64 KiB."""
+    stdout: builtins.str
+    """Output only. What the call wrote to stdout, the first 64 KiB."""
+    stderr: builtins.str
+    """Output only. What the call wrote to stderr, the first 64 KiB."""
+    revision: builtins.int
+    """Output only. Number of the revision that was called."""
+    request_id: builtins.str
+    """Output only. Id of the call, as in the run log."""
+    @property
+    def failure(self) -> Global___Failure:
+        """Output only. Why the call failed, or why the one-off worker could not load the model; absent if neither did."""
+
+    @property
+    def timing(self) -> Global___DebugDeploymentResponse.Timing:
+        """Output only. Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        result_json: builtins.str = ...,
+        failure: Global___Failure | None = ...,
+        traceback: builtins.str = ...,
+        stdout: builtins.str = ...,
+        stderr: builtins.str = ...,
+        revision: builtins.int = ...,
+        timing: Global___DebugDeploymentResponse.Timing | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["failure", b"failure", "timing", b"timing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["failure", b"failure", "request_id", b"request_id", "result_json", b"result_json", "revision", b"revision", "stderr", b"stderr", "stdout", b"stdout", "timing", b"timing", "traceback", b"traceback"]) -> None: ...
+
+Global___DebugDeploymentResponse: typing_extensions.TypeAlias = DebugDeploymentResponse
 
 @typing.final
 class DeleteDeploymentRequest(google.protobuf.message.Message):
@@ -973,3 +1150,130 @@ class ListRevisionsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "revisions", b"revisions"]) -> None: ...
 
 Global___ListRevisionsResponse: typing_extensions.TypeAlias = ListRevisionsResponse
+
+@typing.final
+class DiffRevisionsRequest(google.protobuf.message.Message):
+    """Asks what is different between two revisions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    BASE_REVISION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. The newer revision: `deployments/{id}/revisions/{number}`."""
+    base_revision: builtins.int
+    """Optional. Number of the revision to compare with; the one before if 0."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        base_revision: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_revision", b"base_revision", "name", b"name"]) -> None: ...
+
+Global___DiffRevisionsRequest: typing_extensions.TypeAlias = DiffRevisionsRequest
+
+@typing.final
+class DiffRevisionsResponse(google.protobuf.message.Message):
+    """What is different between two revisions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BASE_REVISION_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    COMMIT_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
+    PACKAGES_FIELD_NUMBER: builtins.int
+    base_revision: builtins.int
+    """Output only. The revision compared with."""
+    revision: builtins.int
+    """Output only. The revision asked for."""
+    @property
+    def commit(self) -> Global___ValueChange:
+        """Output only. Commits of the two; absent if they are the same."""
+
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FileChange]:
+        """Output only. Files that were added, removed or changed, by path."""
+
+    @property
+    def settings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ValueChange]:
+        """Output only. Settings in force that differ: runtime, main file, function, limits …, by name. Of secret variables
+        only the names.
+        """
+
+    @property
+    def packages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ValueChange]:
+        """Output only. Packages of the environment that were added, removed or changed, by name."""
+
+    def __init__(
+        self,
+        *,
+        base_revision: builtins.int = ...,
+        revision: builtins.int = ...,
+        commit: Global___ValueChange | None = ...,
+        files: collections.abc.Iterable[Global___FileChange] | None = ...,
+        settings: collections.abc.Iterable[Global___ValueChange] | None = ...,
+        packages: collections.abc.Iterable[Global___ValueChange] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["commit", b"commit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base_revision", b"base_revision", "commit", b"commit", "files", b"files", "packages", b"packages", "revision", b"revision", "settings", b"settings"]) -> None: ...
+
+Global___DiffRevisionsResponse: typing_extensions.TypeAlias = DiffRevisionsResponse
+
+@typing.final
+class ValueChange(google.protobuf.message.Message):
+    """A value before and after."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Output only. What it is a value of: `function`, `numpy`."""
+    before: builtins.str
+    """Output only. In the base; empty if it was not there."""
+    after: builtins.str
+    """Output only. In the revision; empty if it is not there."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        before: builtins.str = ...,
+        after: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "before", b"before", "name", b"name"]) -> None: ...
+
+Global___ValueChange: typing_extensions.TypeAlias = ValueChange
+
+@typing.final
+class FileChange(google.protobuf.message.Message):
+    """A file before and after."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    BEFORE_SHA256_FIELD_NUMBER: builtins.int
+    AFTER_SHA256_FIELD_NUMBER: builtins.int
+    UNIFIED_DIFF_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Output only. Path from the model's root."""
+    before_sha256: builtins.str
+    """Output only. SHA-256 in the base; empty if it was not there."""
+    after_sha256: builtins.str
+    """Output only. SHA-256 in the revision; empty if it is not there."""
+    unified_diff: builtins.str
+    """Output only. For text of at most 256 KiB: the difference in unified format. Empty for other files."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        before_sha256: builtins.str = ...,
+        after_sha256: builtins.str = ...,
+        unified_diff: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_sha256", b"after_sha256", "before_sha256", b"before_sha256", "path", b"path", "unified_diff", b"unified_diff"]) -> None: ...
+
+Global___FileChange: typing_extensions.TypeAlias = FileChange

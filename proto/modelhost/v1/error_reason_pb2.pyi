@@ -40,6 +40,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """INTERNAL: a fault of the server; details are in its log."""
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 8
     """UNAVAILABLE: the server is stopping; another try will reach its successor."""
+    ERROR_REASON_SECRET_UNREADABLE: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION: a stored secret does not open with this server's `secret.key`."""
     ERROR_REASON_DATA_SOURCE_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no data source of that name is registered."""
     ERROR_REASON_DATA_SOURCE_EXISTS: _ErrorReason.ValueType  # 21
@@ -78,6 +80,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A deployment's failure: a requirement cannot be resolved, downloaded or built."""
     ERROR_REASON_ENVIRONMENT_FAILED: _ErrorReason.ValueType  # 44
     """A deployment's failure: the environment could not be created."""
+    ERROR_REASON_REQUIREMENT_NOT_FOUND: _ErrorReason.ValueType  # 45
+    """A deployment's failure: no repository has the requirement, or none the version that is asked for."""
+    ERROR_REASON_REQUIREMENT_UNSUITABLE: _ErrorReason.ValueType  # 46
+    """A deployment's failure: the requirement is for other versions of Python or R than the runtime."""
+    ERROR_REASON_REQUIREMENTS_CONFLICT: _ErrorReason.ValueType  # 47
+    """A deployment's failure: the requirements contradict each other."""
+    ERROR_REASON_SYSTEM_LIBRARY_MISSING: _ErrorReason.ValueType  # 48
+    """A deployment's failure: to build a requirement this host lacks a library or a tool; the hint names its package."""
+    ERROR_REASON_PACKAGE_INDEX_UNREACHABLE: _ErrorReason.ValueType  # 49
+    """A deployment's failure: the repository of packages did not answer."""
     ERROR_REASON_DEPLOYMENT_NOT_FOUND: _ErrorReason.ValueType  # 60
     """NOT_FOUND: no deployment of that name exists."""
     ERROR_REASON_DEPLOYMENT_EXISTS: _ErrorReason.ValueType  # 61
@@ -88,6 +100,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """NOT_FOUND: the deployment has no revision of that number."""
     ERROR_REASON_MODEL_CONFIG_INVALID: _ErrorReason.ValueType  # 64
     """A deployment's failure: `modelhost.toml` is malformed or has an unknown or ill-typed key."""
+    ERROR_REASON_REVISION_SUPERSEDED: _ErrorReason.ValueType  # 65
+    """A revision's failure: a newer update or a rollback took its place before it was built."""
     ERROR_REASON_MAIN_FILE_NOT_FOUND: _ErrorReason.ValueType  # 80
     """A deployment's failure: the main file is not among the deployed files."""
     ERROR_REASON_FUNCTION_NOT_FOUND: _ErrorReason.ValueType  # 81
@@ -106,6 +120,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A deployment's failure: the declared test call failed or gave another result than expected."""
     ERROR_REASON_FUNCTION_MASKS_BASE: _ErrorReason.ValueType  # 88
     """A deployment's failure: the function's name masks one of R's own that it also calls."""
+    ERROR_REASON_MODULE_NOT_FOUND: _ErrorReason.ValueType  # 89
+    """A deployment's failure: the model imports a module or package that is not in its environment."""
+    ERROR_REASON_MODEL_FILE_INCOMPATIBLE: _ErrorReason.ValueType  # 90
+    """A deployment's failure: a stored model (a pickle, an RDS file) does not fit the versions of the packages that load it."""
+    ERROR_REASON_MODEL_FILE_NOT_FOUND: _ErrorReason.ValueType  # 91
+    """A deployment's failure: while it was loaded, the model opened a file that is not among those deployed."""
     ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 100
     """NOT_FOUND: no such prediction service, or none that the caller may use."""
     ERROR_REASON_SERVICE_NOT_RUNNING: _ErrorReason.ValueType  # 101
@@ -153,6 +173,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 7
 """INTERNAL: a fault of the server; details are in its log."""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 8
 """UNAVAILABLE: the server is stopping; another try will reach its successor."""
+ERROR_REASON_SECRET_UNREADABLE: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION: a stored secret does not open with this server's `secret.key`."""
 ERROR_REASON_DATA_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no data source of that name is registered."""
 ERROR_REASON_DATA_SOURCE_EXISTS: ErrorReason.ValueType  # 21
@@ -191,6 +213,16 @@ ERROR_REASON_REQUIREMENTS_FAILED: ErrorReason.ValueType  # 43
 """A deployment's failure: a requirement cannot be resolved, downloaded or built."""
 ERROR_REASON_ENVIRONMENT_FAILED: ErrorReason.ValueType  # 44
 """A deployment's failure: the environment could not be created."""
+ERROR_REASON_REQUIREMENT_NOT_FOUND: ErrorReason.ValueType  # 45
+"""A deployment's failure: no repository has the requirement, or none the version that is asked for."""
+ERROR_REASON_REQUIREMENT_UNSUITABLE: ErrorReason.ValueType  # 46
+"""A deployment's failure: the requirement is for other versions of Python or R than the runtime."""
+ERROR_REASON_REQUIREMENTS_CONFLICT: ErrorReason.ValueType  # 47
+"""A deployment's failure: the requirements contradict each other."""
+ERROR_REASON_SYSTEM_LIBRARY_MISSING: ErrorReason.ValueType  # 48
+"""A deployment's failure: to build a requirement this host lacks a library or a tool; the hint names its package."""
+ERROR_REASON_PACKAGE_INDEX_UNREACHABLE: ErrorReason.ValueType  # 49
+"""A deployment's failure: the repository of packages did not answer."""
 ERROR_REASON_DEPLOYMENT_NOT_FOUND: ErrorReason.ValueType  # 60
 """NOT_FOUND: no deployment of that name exists."""
 ERROR_REASON_DEPLOYMENT_EXISTS: ErrorReason.ValueType  # 61
@@ -201,6 +233,8 @@ ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 63
 """NOT_FOUND: the deployment has no revision of that number."""
 ERROR_REASON_MODEL_CONFIG_INVALID: ErrorReason.ValueType  # 64
 """A deployment's failure: `modelhost.toml` is malformed or has an unknown or ill-typed key."""
+ERROR_REASON_REVISION_SUPERSEDED: ErrorReason.ValueType  # 65
+"""A revision's failure: a newer update or a rollback took its place before it was built."""
 ERROR_REASON_MAIN_FILE_NOT_FOUND: ErrorReason.ValueType  # 80
 """A deployment's failure: the main file is not among the deployed files."""
 ERROR_REASON_FUNCTION_NOT_FOUND: ErrorReason.ValueType  # 81
@@ -219,6 +253,12 @@ ERROR_REASON_TEST_CALL_FAILED: ErrorReason.ValueType  # 87
 """A deployment's failure: the declared test call failed or gave another result than expected."""
 ERROR_REASON_FUNCTION_MASKS_BASE: ErrorReason.ValueType  # 88
 """A deployment's failure: the function's name masks one of R's own that it also calls."""
+ERROR_REASON_MODULE_NOT_FOUND: ErrorReason.ValueType  # 89
+"""A deployment's failure: the model imports a module or package that is not in its environment."""
+ERROR_REASON_MODEL_FILE_INCOMPATIBLE: ErrorReason.ValueType  # 90
+"""A deployment's failure: a stored model (a pickle, an RDS file) does not fit the versions of the packages that load it."""
+ERROR_REASON_MODEL_FILE_NOT_FOUND: ErrorReason.ValueType  # 91
+"""A deployment's failure: while it was loaded, the model opened a file that is not among those deployed."""
 ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 100
 """NOT_FOUND: no such prediction service, or none that the caller may use."""
 ERROR_REASON_SERVICE_NOT_RUNNING: ErrorReason.ValueType  # 101

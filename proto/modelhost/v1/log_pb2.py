@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16modelhost/v1/log.proto\x12\x0cmodelhost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x02\n\x08LogEntry\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\t\x12-\n\x06stream\x18\x04 \x01(\x0e\x32\x1d.modelhost.v1.LogEntry.Stream\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\"Y\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_SERVER\x10\x01\x12\x11\n\rSTREAM_STDOUT\x10\x02\x12\x11\n\rSTREAM_STDERR\x10\x03\"\x82\x01\n\x0eReadLogRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.modelhost.v1.LogKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"S\n\x0fReadLogResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.modelhost.v1.LogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x83\x01\n\x0eTailLogRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.modelhost.v1.LogKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x17\n\nlast_lines\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_last_lines\":\n\x0fTailLogResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.modelhost.v1.LogEntry*I\n\x07LogKind\x12\x18\n\x14LOG_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOG_KIND_BUILD\x10\x01\x12\x10\n\x0cLOG_KIND_RUN\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16modelhost/v1/log.proto\x12\x0cmodelhost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x02\n\x08LogEntry\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\t\x12-\n\x06stream\x18\x04 \x01(\x0e\x32\x1d.modelhost.v1.LogEntry.Stream\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\"Y\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_SERVER\x10\x01\x12\x11\n\rSTREAM_STDOUT\x10\x02\x12\x11\n\rSTREAM_STDERR\x10\x03\"\x96\x01\n\x0eReadLogRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.modelhost.v1.LogKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"S\n\x0fReadLogResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.modelhost.v1.LogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x01\n\x0eTailLogRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.modelhost.v1.LogKind\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x17\n\nlast_lines\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\r\n\x0b_last_lines\":\n\x0fTailLogResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.modelhost.v1.LogEntry*I\n\x07LogKind\x12\x18\n\x14LOG_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOG_KIND_BUILD\x10\x01\x12\x10\n\x0cLOG_KIND_RUN\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGKIND']._serialized_start=757
-  _globals['_LOGKIND']._serialized_end=830
+  _globals['_LOGKIND']._serialized_start=817
+  _globals['_LOGKIND']._serialized_end=890
   _globals['_LOGENTRY']._serialized_start=74
-  _globals['_LOGENTRY']._serialized_end=343
-  _globals['_LOGENTRY_STREAM']._serialized_start=254
-  _globals['_LOGENTRY_STREAM']._serialized_end=343
-  _globals['_READLOGREQUEST']._serialized_start=346
-  _globals['_READLOGREQUEST']._serialized_end=476
-  _globals['_READLOGRESPONSE']._serialized_start=478
-  _globals['_READLOGRESPONSE']._serialized_end=561
-  _globals['_TAILLOGREQUEST']._serialized_start=564
-  _globals['_TAILLOGREQUEST']._serialized_end=695
-  _globals['_TAILLOGRESPONSE']._serialized_start=697
-  _globals['_TAILLOGRESPONSE']._serialized_end=755
+  _globals['_LOGENTRY']._serialized_end=363
+  _globals['_LOGENTRY_STREAM']._serialized_start=274
+  _globals['_LOGENTRY_STREAM']._serialized_end=363
+  _globals['_READLOGREQUEST']._serialized_start=366
+  _globals['_READLOGREQUEST']._serialized_end=516
+  _globals['_READLOGRESPONSE']._serialized_start=518
+  _globals['_READLOGRESPONSE']._serialized_end=601
+  _globals['_TAILLOGREQUEST']._serialized_start=604
+  _globals['_TAILLOGREQUEST']._serialized_end=755
+  _globals['_TAILLOGRESPONSE']._serialized_start=757
+  _globals['_TAILLOGRESPONSE']._serialized_end=815
 # @@protoc_insertion_point(module_scope)

@@ -83,6 +83,7 @@ class LogEntry(google.protobuf.message.Message):
     STREAM_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     WORKER_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     SECONDS_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Output only. Number of the revision that it belongs to."""
@@ -94,6 +95,8 @@ class LogEntry(google.protobuf.message.Message):
     """Output only. The line, without its end; lines over 8 KiB are cut, bytes that are not UTF-8 are replaced."""
     worker: builtins.str
     """Output only. Run log: the worker that wrote it."""
+    request_id: builtins.str
+    """Output only. Run log: id of the call that was running when the line was written; empty between calls."""
     seconds: builtins.float
     """Output only. Seconds that a step took, on the line that ends it."""
     @property
@@ -109,10 +112,11 @@ class LogEntry(google.protobuf.message.Message):
         stream: Global___LogEntry.Stream.ValueType = ...,
         text: builtins.str = ...,
         worker: builtins.str = ...,
+        request_id: builtins.str = ...,
         seconds: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["revision", b"revision", "seconds", b"seconds", "step", b"step", "stream", b"stream", "text", b"text", "time", b"time", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "revision", b"revision", "seconds", b"seconds", "step", b"step", "stream", b"stream", "text", b"text", "time", b"time", "worker", b"worker"]) -> None: ...
 
 Global___LogEntry: typing_extensions.TypeAlias = LogEntry
 
@@ -125,6 +129,7 @@ class ReadLogRequest(google.protobuf.message.Message):
     DEPLOYMENT_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     deployment: builtins.str
@@ -133,6 +138,8 @@ class ReadLogRequest(google.protobuf.message.Message):
     """Optional. Which log; the build log by default."""
     revision: builtins.int
     """Optional. Build log: the revision, the newest if 0. Run log: only lines of this revision."""
+    request_id: builtins.str
+    """Optional. Run log: only lines of this call."""
     page_size: builtins.int
     """Optional. At most this many lines; 1,000 if 0, never more than 10,000."""
     page_token: builtins.str
@@ -143,10 +150,11 @@ class ReadLogRequest(google.protobuf.message.Message):
         deployment: builtins.str = ...,
         kind: Global___LogKind.ValueType = ...,
         revision: builtins.int = ...,
+        request_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["deployment", b"deployment", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "revision", b"revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id", "revision", b"revision"]) -> None: ...
 
 Global___ReadLogRequest: typing_extensions.TypeAlias = ReadLogRequest
 
@@ -184,6 +192,7 @@ class TailLogRequest(google.protobuf.message.Message):
     KIND_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     LAST_LINES_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     deployment: builtins.str
     """Required. `deployments/{id}`."""
     kind: Global___LogKind.ValueType
@@ -192,6 +201,8 @@ class TailLogRequest(google.protobuf.message.Message):
     """Optional. Build log: the revision, the newest if 0. Run log: only lines of this revision."""
     last_lines: builtins.int
     """Optional. Begin with at most this many of the lines that are there: all if absent, none if 0."""
+    request_id: builtins.str
+    """Optional. Run log: only lines of this call."""
     def __init__(
         self,
         *,
@@ -199,9 +210,10 @@ class TailLogRequest(google.protobuf.message.Message):
         kind: Global___LogKind.ValueType = ...,
         revision: builtins.int = ...,
         last_lines: builtins.int | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_lines", b"_last_lines", "last_lines", b"last_lines"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_lines", b"_last_lines", "deployment", b"deployment", "kind", b"kind", "last_lines", b"last_lines", "revision", b"revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_lines", b"_last_lines", "deployment", b"deployment", "kind", b"kind", "last_lines", b"last_lines", "request_id", b"request_id", "revision", b"revision"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_lines", b"_last_lines"]) -> typing.Literal["last_lines"] | None: ...
 
 Global___TailLogRequest: typing_extensions.TypeAlias = TailLogRequest

@@ -56,10 +56,15 @@ class PredictResponse(google.protobuf.message.Message):
     RESULT_FIELD_NUMBER: builtins.int
     RESULT_JSON_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     result_json: builtins.str
     """As JSON text."""
     revision: builtins.int
     """Output only. Number of the revision that answered."""
+    request_id: builtins.str
+    """Output only. Id of the call, as in the run log: what the caller sent as `x-request-id` metadata (1 to 64 printable
+    ASCII characters), else one that the server made.
+    """
     @property
     def result(self) -> google.protobuf.struct_pb2.Value:
         """As a value."""
@@ -70,9 +75,10 @@ class PredictResponse(google.protobuf.message.Message):
         result: google.protobuf.struct_pb2.Value | None = ...,
         result_json: builtins.str = ...,
         revision: builtins.int = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["output", b"output", "result", b"result", "result_json", b"result_json"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["output", b"output", "result", b"result", "result_json", b"result_json", "revision", b"revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["output", b"output", "request_id", b"request_id", "result", b"result", "result_json", b"result_json", "revision", b"revision"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["output", b"output"]) -> typing.Literal["result", "result_json"] | None: ...
 
 Global___PredictResponse: typing_extensions.TypeAlias = PredictResponse

@@ -287,3 +287,53 @@ class ListEnvironmentsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["environments", b"environments", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListEnvironmentsResponse: typing_extensions.TypeAlias = ListEnvironmentsResponse
+
+@typing.final
+class CollectEnvironmentsRequest(google.protobuf.message.Message):
+    """Asks for snapshots and environments that nothing names any more to be removed now. The server does so by itself every
+    hour, for what has not been named for a day.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    validate_only: builtins.bool
+    """Optional. Only say what would be removed."""
+    def __init__(
+        self,
+        *,
+        validate_only: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["validate_only", b"validate_only"]) -> None: ...
+
+Global___CollectEnvironmentsRequest: typing_extensions.TypeAlias = CollectEnvironmentsRequest
+
+@typing.final
+class CollectEnvironmentsResponse(google.protobuf.message.Message):
+    """What was removed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENVIRONMENTS_FIELD_NUMBER: builtins.int
+    SNAPSHOTS_FIELD_NUMBER: builtins.int
+    FREED_BYTES_FIELD_NUMBER: builtins.int
+    freed_bytes: builtins.int
+    """Output only. Bytes that were freed."""
+    @property
+    def environments(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. Spec digests of environments."""
+
+    @property
+    def snapshots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. Digests of snapshots."""
+
+    def __init__(
+        self,
+        *,
+        environments: collections.abc.Iterable[builtins.str] | None = ...,
+        snapshots: collections.abc.Iterable[builtins.str] | None = ...,
+        freed_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environments", b"environments", "freed_bytes", b"freed_bytes", "snapshots", b"snapshots"]) -> None: ...
+
+Global___CollectEnvironmentsResponse: typing_extensions.TypeAlias = CollectEnvironmentsResponse

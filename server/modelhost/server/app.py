@@ -10,9 +10,11 @@ from grpc_health.v1 import health_pb2
 from modelhost.envs import EnvironmentStore
 from modelhost.server.access.operators import Operators
 from modelhost.server.api import reflection
+from modelhost.server.api.admin.debug import DebugMethods
 from modelhost.server.api.admin.deployments import DeploymentMethods
 from modelhost.server.api.admin.host import HostMethods
 from modelhost.server.api.admin.logs import LogMethods
+from modelhost.server.api.admin.revisions import RevisionMethods
 from modelhost.server.api.admin.services import ServiceMethods
 from modelhost.server.api.admin.sources import DataSourceMethods
 from modelhost.server.api.binding import bind
@@ -23,7 +25,11 @@ from modelhost.server.api.predict import PredictMethods
 from modelhost.server.config import STOP_GRACE_SECONDS, ServerSettings
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
+from modelhost.server.control.collector import Collector
 from modelhost.server.control.deployments import Deployments
+from modelhost.server.control.diff import Differ
+from modelhost.server.control.holds import Holds
+from modelhost.server.control.loading import Loader
 from modelhost.server.control.preview import Preview
 from modelhost.server.control.reconciler import Reconciler
 from modelhost.server.control.runtimes import Runtimes
@@ -37,6 +43,7 @@ from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from modelhost.server.statedir import StateDir
 from modelhost.server.store.database import Database
 from modelhost.server.store.logs import Logs
+from modelhost.server.vault import Vault
 from modelhost.v1 import admin_pb2, predict_pb2
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -67,6 +74,7 @@ class App:
         shutil.rmtree(state.workers, ignore_errors=True)
         state.workers.mkdir(mode=0o700)
         operators = Operators.from_file(state.admin_token)
+        vault = Vault.from_file(state.secret_key)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
         environments = EnvironmentStore(
@@ -76,12 +84,14 @@ class App:
         logs = Logs(state.logs)
         self._stopping = asyncio.Event()
         changes = Changes()
+        holds = Holds()
+        self._collector = collector = Collector(database, snapshots, environments, holds)
 
         self._spawner = Spawner()
         self._output = OutputPump()
         self._router = router = Router()
         router.listen(lambda service: changes.notify(service.deployment_uid))
-        self._sources = sources = Sources(database, state.cache / "sources", state.marker)
+        self._sources = sources = Sources(database, state.cache / "sources", state.marker, vault)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
         self._builder = Builder(
             database=database,
@@ -91,16 +101,23 @@ class App:
             runtimes=runtimes,
             logs=logs,
             changes=changes,
+            holds=holds,
             host=WorkerHost(state.workers, self._spawner, self._output, state.marker),
-            message_limit=settings.message_limit,
+            loader=Loader(snapshots, logs, vault, settings.message_limit),
             concurrency=settings.concurrent_builds,
         )
         self._reconciler = Reconciler(
             database=database, builder=self._builder, router=router, logs=logs, changes=changes
         )
 
-        commands = Deployments(sources, self._reconciler.poke)
-        mutations = Mutations(database)
+        commands = Deployments(
+            sources,
+            vault,
+            self._reconciler.poke,
+            kept_revisions=settings.kept_revisions,
+            forget_logs=logs.remove_builds,
+        )
+        mutations = Mutations(database, vault.fingerprint)
         names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
         health = HealthMethods(router, operators, changes, set(names), self._stopping)
         reflected = reflection.ReflectionMethods([*names, reflection.SERVICE.full_name, reflection.V1_NAME])
@@ -109,7 +126,7 @@ class App:
                 ADMIN,
                 Access.OPERATOR,
                 DataSourceMethods(database, sources, mutations),
-                HostMethods(database, runtimes, environments),
+                HostMethods(database, runtimes, environments, collector),
                 DeploymentMethods(
                     database=database,
                     commands=commands,
@@ -117,8 +134,9 @@ class App:
                     mutations=mutations,
                     router=router,
                     changes=changes,
-                    snapshots=snapshots,
                 ),
+                RevisionMethods(database, commands, snapshots, Differ(snapshots, environments)),
+                DebugMethods(),
                 LogMethods(database, commands, logs),
                 ServiceMethods(database, router),
             ),
@@ -139,6 +157,7 @@ class App:
         await self._reconciler.prepare()
         await self._door.start()
         await self._reconciler.start()
+        self._collecting = asyncio.ensure_future(self._collector.run())
         log.warning("models are not isolated from the server: their workers run as its user and can read its files")
         log.info("serving", address=self.address, state_dir=str(self.state.root))
 
@@ -146,6 +165,7 @@ class App:
         """Finish calls under way, end all workers, close the database. What is wished stays wished."""
         self._stopping.set()
         await self._door.stop(STOP_GRACE_SECONDS)
+        self._collecting.cancel()
         await self._reconciler.close()
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)

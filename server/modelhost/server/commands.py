@@ -16,6 +16,7 @@ from modelhost.envs import DEFAULT_R_REPOSITORIES
 from modelhost.server.app import App
 from modelhost.server.config import (
     DEFAULT_BUILDS,
+    DEFAULT_KEPT_REVISIONS,
     DEFAULT_LISTEN,
     DEFAULT_MESSAGE_LIMIT,
     DEFAULT_SNAPSHOT_LIMIT,
@@ -64,6 +65,12 @@ def serve(
     concurrent_builds: Annotated[
         int, typer.Option(help="How many deployments are fetched and built at once.", min=1)
     ] = DEFAULT_BUILDS,
+    keep_revisions: Annotated[
+        int,
+        typer.Option(
+            help="How many revisions of a deployment are kept to go back to, besides those that run or are to.", min=1
+        ),
+    ] = DEFAULT_KEPT_REVISIONS,
 ) -> None:
     """Run the server in the foreground until it gets SIGINT or SIGTERM.
 
@@ -82,6 +89,7 @@ def serve(
         interpreters=tuple(interpreter or ()),
         r_repositories=tuple(r_repository or DEFAULT_R_REPOSITORIES),
         concurrent_builds=concurrent_builds,
+        kept_revisions=keep_revisions,
     )
     try:
         uvloop.run(_serve(settings))

@@ -11,6 +11,7 @@ DEFAULT_LISTEN = "127.0.0.1:8470"
 DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
 DEFAULT_SNAPSHOT_LIMIT = 1024**3
 DEFAULT_BUILDS = 8
+DEFAULT_KEPT_REVISIONS = 20
 STOP_GRACE_SECONDS = 10.0
 MOST_PORT = 65535
 
@@ -33,6 +34,7 @@ class ServerSettings:
     interpreters: tuple[Path, ...] = ()
     r_repositories: tuple[str, ...] = tuple(DEFAULT_R_REPOSITORIES)
     concurrent_builds: int = DEFAULT_BUILDS
+    kept_revisions: int = DEFAULT_KEPT_REVISIONS
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""

@@ -41,6 +41,8 @@ HINTS = {
     ),
     ErrorReason.ERROR_REASON_TEST_CALL_FAILED: "Mend the model, or the [test] table of modelhost.toml.",
     ErrorReason.ERROR_REASON_FUNCTION_MASKS_BASE: "Rename the function, as in `score <- function(parameters)`.",
+    ErrorReason.ERROR_REASON_SECRET_UNREADABLE: "Set the secret again, or restore the state directory's secret.key.",
+    ErrorReason.ERROR_REASON_REVISION_SUPERSEDED: "`modelhost rollback` runs it all the same.",
     ErrorReason.ERROR_REASON_INTERNAL: "This is a fault of ModelHost: its own log has the details.",
 }
 

@@ -51,13 +51,28 @@ class RevisionState(StrEnum):
 
 
 @dataclass(frozen=True)
+class SourceOptions:
+    """What only some kinds of place have. `token_expires` is what the place last said of its token."""
+
+    namespace: str = ""
+    ca_certificates: str = ""
+    insecure_skip_verify: bool = False
+    token_expires: float | None = None
+
+
+@dataclass(frozen=True)
 class DataSource:
-    """A registered place. `kind` names the implementation; `url` is its location."""
+    """A registered place. `kind` names the implementation; `url` is its location, without credentials.
+
+    `secret` is sealed by the vault: GitLab's token, or for Git the whole URL where it has credentials.
+    """
 
     uid: str
     id: str
     kind: str
     url: str
+    secret: str
+    options: SourceOptions
     description: str
     version: int
     created: float
@@ -103,6 +118,7 @@ class ModelSettings:
     load_timeout: float | None = None
     queue_size: int | None = None
     test_call: TestCall | None = None
+    secret_env: dict[str, str] | None = None  # sealed by the vault
 
 
 @dataclass(frozen=True)

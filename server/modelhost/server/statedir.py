@@ -25,6 +25,7 @@ class StateDir:
         self.root = root.resolve()
         self.database = self.root / "modelhost.db"
         self.admin_token = self.root / "admin.token"
+        self.secret_key = self.root / "secret.key"
         self.snapshots = self.root / "snapshots"
         self.environments = self.root / "environments"
         self.workers = self.root / "workers"

@@ -1,13 +1,13 @@
 """Operators: whoever has the admin token, made at the server's first start."""
 
 import hmac
-import os
 import secrets
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from modelhost.server.errors import Unauthenticated
+from modelhost.server.private import read_or_make
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 TOKEN_PREFIX = "mha_"  # noqa: S105 - tells people and secret scanners what it is
@@ -26,18 +26,9 @@ class Operators:
 
         Raises `OSError`, and `ValueError` for a file without a token: with an empty one everybody would be let in.
         """
-        if path.exists():
-            token = path.read_text("ascii", "replace").strip()
-            if not token:
-                raise ValueError(f"there is no token in {path}; remove the file to have one made")
-            return cls(token)
-        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        draft = path.with_name(f".{path.name}")  # a server that is killed leaves no half a token
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-            file.write(token + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(draft, path)
+        token = read_or_make(path, lambda: TOKEN_PREFIX + secrets.token_urlsafe(32))
+        if not token:
+            raise ValueError(f"there is no token in {path}; remove the file to have one made")
         return cls(token)
 
     def check(self, metadata: Mapping[str, str | bytes]) -> None:

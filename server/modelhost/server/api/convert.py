@@ -1,9 +1,12 @@
 """Between stored values and messages of the public API."""
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelhost.envs import Environment, Interpreter, Language
 from modelhost.server.api import names
+from modelhost.server.control.diff import Change, Difference
 from modelhost.server.resources import (
     DataSource,
     Deployment,
@@ -18,7 +21,6 @@ from modelhost.server.resources import (
 )
 from modelhost.server.serving.pool import PoolStatus
 from modelhost.server.sources import EntryKind, SourceRef, TreeEntry
-from modelhost.server.sources.git_place import parse_url
 from modelhost.server.sources.paths import shown
 from modelhost.server.sources.snapshots import SnapshotFile
 from modelhost.server.store.logs import LogEntry
@@ -66,7 +68,7 @@ def data_source(value: DataSource) -> data_source_pb2.DataSource:
         create_time=timestamp(value.created),
         update_time=timestamp(value.updated),
         etag=str(value.version),
-        git=data_source_pb2.GitLocation(url=parse_url(value.url).url),  # without its password,
+        git=data_source_pb2.GitLocation(url=value.url),
     )
 
 
@@ -152,6 +154,7 @@ def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
         text=_TEXTS.get(value.text or "", _Text.TEXT_UNSPECIFIED),
         unbox=value.unbox,
         limits=limits if limits.ByteSize() else None,
+        secret_env_names=sorted(value.secret_env or ()),
     )
     if value.test_call:
         message.test_call.parameters_json = value.test_call.parameters_json
@@ -160,7 +163,7 @@ def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
 
 
 def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
-    """The same back: what is empty is `None`."""
+    """The same back: what is empty is `None`. Secret values are as they came, not sealed."""
     test = message.test_call
     limits = message.limits
     return ModelSettings(
@@ -178,6 +181,7 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         load_timeout=limits.load_timeout.ToMilliseconds() / 1000 if limits.HasField("load_timeout") else None,
         queue_size=limits.queue_size or None,
         test_call=TestCall(test.parameters_json, test.expected_json) if message.HasField("test_call") else None,
+        secret_env=dict(message.secret_env) or None,
     )
 
 
@@ -257,6 +261,28 @@ def revision(value: Revision, deployment_id: str, files: tuple[SnapshotFile, ...
     )
 
 
+def diff(before: Revision, after: Revision, found: Difference) -> deployment_pb2.DiffRevisionsResponse:
+    """What is different between two revisions."""
+
+    def changes(values: Sequence[Change]) -> list[deployment_pb2.ValueChange]:
+        return [deployment_pb2.ValueChange(name=one.name, before=one.before, after=one.after) for one in values]
+
+    commit = deployment_pb2.ValueChange(name="commit", before=before.commit, after=after.commit)
+    return deployment_pb2.DiffRevisionsResponse(
+        base_revision=before.number,
+        revision=after.number,
+        commit=commit if before.commit != after.commit else None,
+        files=[
+            deployment_pb2.FileChange(
+                path=shown(one.path), before_sha256=one.before, after_sha256=one.after, unified_diff=one.unified
+            )
+            for one in found.files
+        ],
+        settings=changes(found.settings),
+        packages=changes(found.packages),
+    )
+
+
 def log_entry(value: LogEntry) -> log_pb2.LogEntry:
     """A line of a log."""
     return log_pb2.LogEntry(
@@ -267,6 +293,7 @@ def log_entry(value: LogEntry) -> log_pb2.LogEntry:
         text=value.text,
         worker=value.worker,
         seconds=value.seconds,
+        request_id=value.request_id,
     )
 
 

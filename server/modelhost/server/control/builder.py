@@ -22,12 +22,14 @@ from modelhost.envs import Environment, EnvironmentStore, Job, read_requirements
 from modelhost.server.control import failures, settings
 from modelhost.server.control.buildlog import BuildLog
 from modelhost.server.control.changes import Changes
-from modelhost.server.control.launch import worker_spec
+from modelhost.server.control.holds import Hold, Holds
+from modelhost.server.control.loading import WORKERS, Loader
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.states import advance
 from modelhost.server.errors import PredictionFailed, StepFailed
 from modelhost.server.resources import Deployment, Failure, ModelSettings, Revision, RevisionState, TestCall
+from modelhost.server.serving.answers import Mask
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.worker import WorkerHost
@@ -36,10 +38,9 @@ from modelhost.server.sources.snapshots import Snapshot, SnapshotStore
 from modelhost.server.store import deployments, sources
 from modelhost.server.store.codec import encode
 from modelhost.server.store.database import Database
-from modelhost.server.store.logs import LogEntry, Logs
+from modelhost.server.store.logs import Logs
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
-WORKERS = 1
 TOLERANCE = 1e-6
 
 T = TypeVar("T")
@@ -67,8 +68,9 @@ class Builder:
         runtimes: Runtimes,
         logs: Logs,
         changes: Changes,
+        holds: Holds,
         host: WorkerHost,
-        message_limit: int,
+        loader: Loader,
         concurrency: int,
     ) -> None:
         self._database = database
@@ -79,7 +81,8 @@ class Builder:
         self._logs = logs
         self._changes = changes
         self._host = host
-        self._message_limit = message_limit
+        self._holds = holds
+        self._loader = loader
         self._threads = ThreadPoolExecutor(concurrency, "builder")
 
     def close(self) -> None:
@@ -96,7 +99,7 @@ class Builder:
     ) -> Pool | Broken:
         """Walk a revision to a loaded pool. Cancelling ends what is under way; the revision can be begun again."""
         build_log = BuildLog(self._logs.build(deployment.uid, revision.number), revision.number)
-        walk = _Walk(deployment, revision, build_log, on_change, on_broken)
+        walk = _Walk(deployment, revision, build_log, on_change, on_broken, self._holds.take())
         if walk.revision.state is not RevisionState.READY:
             await self._restart(walk)
         pool: Pool | None = None
@@ -106,12 +109,14 @@ class Builder:
             with build_log.step("provision"):
                 environment = await self._provision(walk, snapshot)
             with build_log.step("load"):
-                pool = await self._load(walk, snapshot, environment)
+                pool = await self._load(walk, environment)
             await self._advance(walk, RevisionState.READY, ready=time.time())
+            walk.hold.settle()
             return pool
         except BaseException as error:
             if pool is not None:
                 await pool.close()
+            walk.hold.release()
             if isinstance(error, Exception):
                 return await self._fail(walk, error)
             await finish(self._interrupted(walk))
@@ -143,6 +148,7 @@ class Builder:
         if snapshot is None:
             snapshot = await self._in_thread(walk, self._snapshots.take, source, project, commit, selection)
             taken = snapshot.digest
+            walk.hold.add(taken)
             await self._database.run(lambda tx: sources.remember_fetch(tx, *key, taken))
         size = snapshot.total_bytes
         say(f"{len(snapshot.files)} files, {size:,} bytes")
@@ -163,6 +169,7 @@ class Builder:
                 interpreter, snapshot.root, wanted.requirements_file or "", wanted.requirements or ()
             )
             spec = self._environments.specify(interpreter, requirements)
+            walk.hold.add(spec.digest)
             return self._environments.build(spec, snapshot.root, job)
 
         environment = await self._in_thread(walk, build)
@@ -175,24 +182,10 @@ class Builder:
         walk.log.say(f"environment {environment.digest[:12]} with {len(environment.lock)} packages")
         return environment
 
-    async def _load(self, walk: "_Walk", snapshot: Snapshot, environment: Environment) -> Pool:
+    async def _load(self, walk: "_Walk", environment: Environment) -> Pool:
         await self._advance(walk, RevisionState.LOADING)
         wanted = walk.settings
-        number = walk.revision.number
-        run_log = self._logs.run(walk.deployment.uid)
-
-        def on_lines(worker: str, stream: str, lines: list[str]) -> None:
-            now = time.time()
-            run_log.append(*(LogEntry(now, number, stream, line, worker=worker) for line in lines))
-
-        spec = worker_spec(
-            wanted,
-            environment,
-            copy_files=lambda root: self._snapshots.copy_to(snapshot.digest, root),
-            on_lines=on_lines,
-            workers=WORKERS,
-            message_limit=self._message_limit,
-        )
+        spec = self._loader.spec(walk.revision, environment)
         pool = Pool(
             self._host,
             spec,
@@ -200,6 +193,7 @@ class Builder:
             queue_size=wanted.queue_size or 1,
             on_change=walk.on_change,
             on_broken=walk.on_broken,
+            on_closed=walk.hold.release,
         )
         walk.log.say(f"loading {wanted.main_file}, function {wanted.function}")
         loaded = await pool.start()
@@ -207,7 +201,7 @@ class Builder:
             for warning in loaded.warnings:
                 walk.log.say(f"warning: {warning}")
             if wanted.test_call:
-                await _check_test_call(pool, wanted.test_call)
+                await _check_test_call(pool, wanted.test_call, spec.mask)
                 walk.log.say(
                     "the test call gave what was expected" if wanted.test_call.expected_json else "test call passed"
                 )
@@ -220,6 +214,7 @@ class Builder:
 
     async def _intact(self, digest: str, walk: "_Walk") -> Snapshot | None:
         """The snapshot, if it is there and every byte of it is as it was; a damaged one is dropped."""
+        walk.hold.add(digest)
         snapshot = self._snapshots.find(digest)
         if snapshot is None:
             return None
@@ -293,6 +288,7 @@ class _Walk:
     log: BuildLog
     on_change: Callable[[], None]
     on_broken: Callable[[StepFailed], None]
+    hold: Hold
 
     @property
     def settings(self) -> ModelSettings:
@@ -317,7 +313,7 @@ def _check_main_file(wanted: ModelSettings, snapshot: Snapshot) -> None:
     )
 
 
-async def _check_test_call(pool: Pool, test: TestCall) -> None:
+async def _check_test_call(pool: Pool, test: TestCall, mask: Mask) -> None:
     try:
         result = json.loads(await pool.call(test.parameters_json.encode()))
     except PredictionFailed as error:
@@ -329,7 +325,7 @@ async def _check_test_call(pool: Pool, test: TestCall) -> None:
         raise StepFailed(
             ErrorReason.ERROR_REASON_TEST_CALL_FAILED,
             "the test call returned {result} instead of {expected}",
-            result=json.dumps(result)[:300],
+            result=mask(json.dumps(result))[:300],
             expected=test.expected_json[:300],
         )
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
+from modelhost.server.control import secret_env
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.states import move
 from modelhost.server.errors import AlreadyExists, Conflict, NotFound
@@ -23,6 +24,7 @@ from modelhost.server.resources import (
 )
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Transaction
+from modelhost.server.vault import Vault
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 _D = DeploymentState
@@ -30,11 +32,26 @@ SERVICE_PREFIX = "svc-"
 
 
 class Deployments:
-    """The commands. `poke` is called with a deployment's uid once a change of it is on disk."""
+    """The commands. `poke` is called with a deployment's uid once a change of it is on disk.
 
-    def __init__(self, sources: Sources, poke: Callable[[str], None]) -> None:
+    Of each deployment the newest `kept_revisions` are kept, and those that run or are to; of others `forget_logs` gets
+    uid and numbers.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        vault: Vault,
+        poke: Callable[[str], None],
+        *,
+        kept_revisions: int,
+        forget_logs: Callable[[str, list[int]], None],
+    ) -> None:
         self._sources = sources
+        self._vault = vault
         self._poke = poke
+        self._kept_revisions = kept_revisions
+        self._forget_logs = forget_logs
 
     def find(self, tx: Transaction, deployment_id: str) -> Deployment:
         """The deployment of that id. Raises `NotFound` DEPLOYMENT_NOT_FOUND."""
@@ -63,7 +80,10 @@ class Deployments:
     def create(
         self, tx: Transaction, deployment_id: str, *, description: str, source: ModelSource, settings: ModelSettings
     ) -> Deployment:
-        """Store a new deployment, STOPPED, with its first revision and a reserved service id."""
+        """Store a new deployment, STOPPED, with its first revision and a reserved service id.
+
+        The values of `settings.secret_env` come plain and are stored sealed.
+        """
         if deployments.get(tx, deployment_id):
             raise AlreadyExists(
                 ErrorReason.ERROR_REASON_DEPLOYMENT_EXISTS,
@@ -78,7 +98,7 @@ class Deployments:
             service_id=SERVICE_PREFIX + secrets.token_hex(8),
             description=description,
             source=source,
-            settings=settings,
+            settings=replace(settings, secret_env=secret_env.sealed(self._vault, None, settings.secret_env)),
             state=_D.STOPPED,
             active=0,
             target=1,
@@ -89,11 +109,14 @@ class Deployments:
             updated=now,
         )
         deployments.insert(tx, deployment)
-        deployments.save_revision(tx, _revision(deployment, 1, now))
+        deployments.insert_revision(tx, _revision(deployment, 1, now))
         return deployment
 
     def update(self, tx: Transaction, wanted: Deployment, etag: str) -> Deployment:
-        """Store new values of a deployment. A change of source or settings, or the same anew, makes a revision."""
+        """Store new values of a deployment. A change of source or settings, or the same anew, makes a revision.
+
+        Of `wanted.settings.secret_env`, plain, those given are set or, if "", removed; the others stay.
+        """
         current = self._current(tx, wanted.id, etag)
         if current.state in (_D.STOPPING, _D.DELETING):
             raise Conflict(
@@ -105,17 +128,19 @@ class Deployments:
         self._sources.find(tx, wanted.source.data_source)
         now = time.time()
         target = deployments.newest_revision(tx, current.uid) + 1
+        secrets_now = secret_env.sealed(self._vault, current.settings.secret_env, wanted.settings.secret_env)
         updating = current.state is _D.RUNNING
         changed = replace(
             current,
             description=wanted.description,
             source=wanted.source,
-            settings=wanted.settings,
+            settings=replace(wanted.settings, secret_env=secrets_now),
             target=target,
             update_state=UpdateState.IN_PROGRESS if updating else UpdateState.NONE,
             failure=None if updating else current.failure,
         )
-        deployments.save_revision(tx, _revision(changed, target, now))
+        deployments.insert_revision(tx, _revision(changed, target, now))
+        self._retire(tx, changed)
         return self._save(tx, changed, now)
 
     def describe(self, tx: Transaction, deployment_id: str, description: str, etag: str) -> Deployment:
@@ -123,12 +148,31 @@ class Deployments:
         return self._save(tx, replace(self._current(tx, deployment_id, etag), description=description), time.time())
 
     def start(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
-        """Wish it RUNNING with its newest revision; of no effect while it is STARTING or RUNNING."""
+        """Wish it RUNNING with its target: the newest revision, or the one rolled back to. Of no effect while it is."""
         current = self._current(tx, deployment_id, etag)
         if current.state in (_D.STARTING, _D.RUNNING):
             return current
         started = replace(move(current, _D.STARTING), failure=None, update_state=UpdateState.NONE)
-        return self._save(tx, replace(started, target=deployments.newest_revision(tx, current.uid)), time.time())
+        return self._save(tx, started, time.time())
+
+    def rollback(self, tx: Transaction, deployment_id: str, number: int, etag: str) -> Deployment:
+        """Wish a kept revision to be run: the same number, its files, its settings and its lock.
+
+        Of no effect while it is what runs, or is on its way to. Raises `NotFound`, `Conflict`.
+        """
+        current = self._current(tx, deployment_id, etag)
+        revision = self.find_revision(tx, current, number)
+        if current.is_building(number):
+            return current
+        if current.state is _D.RUNNING and current.active == number:
+            changed = replace(current, update_state=UpdateState.DONE)
+        elif current.state is _D.RUNNING:
+            changed = replace(current, update_state=UpdateState.IN_PROGRESS)
+        else:
+            starting = current if current.state is _D.STARTING else move(current, _D.STARTING)
+            changed = replace(starting, update_state=UpdateState.NONE)
+        wanted = replace(changed, target=number, failure=None, source=revision.source, settings=revision.requested)
+        return self._save(tx, wanted, time.time())
 
     def stop(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
         """Wish it STOPPED; of no effect while it is STOPPING or STOPPED."""
@@ -151,6 +195,13 @@ class Deployments:
                 state=current.state.upper(),
             )
         return self._save(tx, move(current, _D.DELETING), time.time())
+
+    def _retire(self, tx: Transaction, deployment: Deployment) -> None:
+        """Forget the oldest revisions beyond the count that is kept; never the one that runs or is to."""
+        old = deployments.revision_numbers(tx, deployment.uid)[self._kept_revisions :]
+        gone = [number for number in old if number not in (deployment.active, deployment.target)]
+        deployments.forget_revisions(tx, deployment.uid, gone)
+        tx.after_commit(lambda: self._forget_logs(deployment.uid, gone))
 
     def _current(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
         deployment = self.find(tx, deployment_id)

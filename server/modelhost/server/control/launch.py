@@ -8,7 +8,7 @@ from pathlib import Path
 from modelhost.envs import Environment, Language
 from modelhost.runtimes import PYTHON_WORKER, R_WORKER
 from modelhost.server.resources import ModelSettings
-from modelhost.server.serving.worker import WorkerSpec
+from modelhost.server.serving.worker import OnLines, WorkerSpec
 
 # Of the server's own environment only this reaches a model: how to get out, and whom to trust.
 PASSED_ON = (
@@ -23,12 +23,17 @@ def worker_spec(
     settings: ModelSettings,
     environment: Environment,
     *,
+    secrets: Mapping[str, str],
+    mask: Callable[[str], str],
     copy_files: Callable[[Path], None],
-    on_lines: Callable[[str, str, list[str]], None],
+    on_lines: OnLines,
     workers: int,
     message_limit: int,
 ) -> WorkerSpec:
-    """Describe a revision's workers. `settings` are resolved; `copy_files` puts the model's files into a folder."""
+    """Describe a revision's workers. `settings` are resolved; `copy_files` puts the model's files into a folder.
+
+    `secrets` are set by the worker itself, so that they are in no list of processes; `mask` cuts them out of a text.
+    """
     is_r = environment.interpreter.language is Language.R
 
     def prepare(directory: Path) -> Path:
@@ -47,7 +52,9 @@ def worker_spec(
             "import_paths": settings.import_paths,
             "text": settings.text,
             "unbox": settings.unbox,
+            "env": dict(secrets),
         },
+        mask=mask,
         on_lines=on_lines,
         load_timeout=settings.load_timeout or 0,
         call_timeout=settings.call_timeout or 0,

@@ -16,15 +16,23 @@ import structlog
 from modelhost.server.control import failures
 from modelhost.server.control.builder import Broken, Builder
 from modelhost.server.control.changes import Changes
-from modelhost.server.control.states import move
+from modelhost.server.control.states import advance, move
 from modelhost.server.errors import StepFailed
-from modelhost.server.resources import Deployment, DeploymentState, Failure, Revision, UpdateState
+from modelhost.server.resources import (
+    Deployment,
+    DeploymentState,
+    Failure,
+    Revision,
+    RevisionState,
+    UpdateState,
+)
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database, Transaction
 from modelhost.server.store.logs import Logs
+from modelhost.v1.error_reason_pb2 import ErrorReason
 
 STOP_GRACE_SECONDS = 10.0
 RETRY_SECONDS = 5.0
@@ -121,6 +129,7 @@ class _Actor:
         if deployment is None:
             return True
         self._owner.introduce(deployment)
+        await self._owner.database.run(lambda tx: _supersede(tx, deployment))
         updating = deployment.update_state is UpdateState.IN_PROGRESS
         broken = self._pool.broken if self._pool is not None else None
         match deployment.state:
@@ -300,6 +309,21 @@ async def _abandon(build: "asyncio.Future[Pool | Broken]") -> None:
     await asyncio.wait([build])
     if not build.cancelled() and build.exception() is None and isinstance(pool := build.result(), Pool):
         await pool.close()
+
+
+def _supersede(tx: Transaction, deployment: Deployment) -> None:
+    """End the revisions that were never built and are not wanted any more."""
+    if deployment.state is _D.DELETING:
+        return
+    for revision in deployments.unfinished(tx, deployment.uid, but=(deployment.active, deployment.target)):
+        error = StepFailed(
+            ErrorReason.ERROR_REASON_REVISION_SUPERSEDED,
+            "revision {target} took the place of revision {revision} before that was built",
+            target=deployment.target,
+            revision=revision.number,
+        )
+        failure = failures.failure_of(error, revision=revision.number, step="", now=time.time())
+        deployments.save_revision(tx, replace(advance(revision, RevisionState.FAILED), failure=failure))
 
 
 def _all(tx: Transaction) -> list[Deployment]:

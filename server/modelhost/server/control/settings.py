@@ -1,6 +1,7 @@
 """How a model is run: what was asked for, then what its `modelhost.toml` says, then the defaults."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ FILE = "modelhost.toml"
 CALL_TIMEOUT_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 300.0
 QUEUE_SIZE = 100
+SHORTEST_SECRET = 4  # characters; shorter ones cannot be told from what else is said
 
 _DEFAULTS = ModelSettings(
     requirements=(),
@@ -118,14 +120,31 @@ def check(settings: ModelSettings, prefix: str) -> None:
         raise InvalidRequest(
             f"{prefix}limits.queue_size", "queue_size must be 1 to 10000, not {size}", size=settings.queue_size
         )
-    for name, value in (settings.env or {}).items():
-        if not name or "=" in name or "\0" in name + value or name.startswith("MODELHOST_"):
-            raise InvalidRequest(f"{prefix}env", "{name} cannot be set as an environment variable", name=repr(name))
+    _check_variables(settings.env, f"{prefix}env")
+    _check_variables(settings.secret_env, f"{prefix}secret_env")
     if settings.test_call:
         for name in ("parameters_json", "expected_json"):
             text = getattr(settings.test_call, name)
             if text or name == "parameters_json":
                 _check_json(text, f"{prefix}test_call.{name}")
+
+
+def check_secrets(values: Mapping[str, str] | None, prefix: str) -> None:
+    """Check secret values as they come. Raises `InvalidRequest`, without the value."""
+    for name, value in (values or {}).items():
+        if 0 < len(value) < SHORTEST_SECRET:
+            raise InvalidRequest(
+                f"{prefix}secret_env",
+                "the value of {name} has under {shortest} characters: too short to be kept out of logs",
+                name=name,
+                shortest=SHORTEST_SECRET,
+            )
+
+
+def _check_variables(variables: Mapping[str, str] | None, field: str) -> None:
+    for name, value in (variables or {}).items():
+        if not name or "=" in name or "\0" in name + value or name.startswith("MODELHOST_"):
+            raise InvalidRequest(field, "{name} cannot be set as an environment variable", name=repr(name))
 
 
 def check_path(path: str, field: str) -> None:

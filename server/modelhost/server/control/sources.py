@@ -5,16 +5,19 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from modelhost.envs import Job
 from modelhost.server.errors import AlreadyExists, Conflict, NotFound
-from modelhost.server.resources import DataSource
+from modelhost.server.resources import DataSource, SourceOptions
 from modelhost.server.sources import Source
-from modelhost.server.sources.git import GitSource, check_url
+from modelhost.server.sources.git import GitSource
+from modelhost.server.sources.git_place import parse_url
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
+from modelhost.server.vault import Vault
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 THREADS = 8
@@ -28,10 +31,11 @@ class Sources:
     `cache` is a directory for what is worth keeping. `marker` goes into the environment of every command.
     """
 
-    def __init__(self, database: Database, cache: Path, marker: Mapping[str, str]) -> None:
+    def __init__(self, database: Database, cache: Path, marker: Mapping[str, str], vault: Vault) -> None:
         self._database = database
         self._cache = cache
         self._marker = marker
+        self._vault = vault
         # Not asyncio's own threads: places that do not answer must not keep logs and listings waiting.
         self._threads = ThreadPoolExecutor(THREADS, "sources")
 
@@ -41,7 +45,8 @@ class Sources:
 
     def open(self, record: DataSource) -> Source:
         """The place itself."""
-        return GitSource(record.url, self._cache)
+        secret = self._vault.open(record.secret, _purpose(record.uid)) if record.secret else ""
+        return GitSource(secret or record.url, self._cache)
 
     async def ask(self, question: Callable[[Job], T]) -> T:
         """Ask a place, on a thread, what is no part of a build. A caller that goes away ends it."""
@@ -72,7 +77,6 @@ class Sources:
 
     def create(self, tx: Transaction, source_id: str, *, kind: str, url: str, description: str) -> DataSource:
         """Register a place. Raises `InvalidRequest`, `AlreadyExists`."""
-        check_url(url, "data_source.git.url")
         if sources.get(tx, source_id):
             raise AlreadyExists(
                 ErrorReason.ERROR_REASON_DATA_SOURCE_EXISTS,
@@ -80,9 +84,35 @@ class Sources:
                 data_source=source_id,
             )
         now = time.time()
-        record = DataSource(uuid.uuid4().hex, source_id, kind, url, description, 1, now, now)
+        uid = uuid.uuid4().hex
+        plain, secret = self._split(url, uid)
+        record = DataSource(
+            uid=uid,
+            id=source_id,
+            kind=kind,
+            url=plain,
+            secret=secret,
+            options=SourceOptions(),
+            description=description,
+            version=1,
+            created=now,
+            updated=now,
+        )
         sources.insert(tx, record)
         return record
+
+    def update(self, tx: Transaction, record: DataSource, *, url: str | None, description: str) -> DataSource:
+        """Change a registered place; `url` is `None` where it stays. Raises `InvalidRequest`."""
+        changed = replace(record, description=description)
+        if url is not None:
+            plain, secret = self._split(url, record.uid)
+            changed = replace(changed, url=plain, secret=secret)
+        return sources.save(tx, changed, time.time())
+
+    def _split(self, url: str, uid: str) -> tuple[str, str]:
+        """A URL without credentials, and all of it sealed if it has some."""
+        place = parse_url(url, "data_source.git.url")
+        return place.url, self._vault.close(url, _purpose(uid)) if place.credentials else ""
 
     def delete(self, tx: Transaction, source_id: str) -> None:
         """Forget a place. Raises `NotFound`, and `Conflict` DATA_SOURCE_IN_USE."""
@@ -96,3 +126,7 @@ class Sources:
                 deployments=", ".join(users),
             )
         sources.delete(tx, source_id)
+
+
+def _purpose(uid: str) -> str:
+    return f"data source {uid}"

@@ -1,9 +1,12 @@
 """What workers print: one thread drains the pipes of all of them, always, so that no model ever blocks on a print."""
 
+import fcntl
 import os
 import selectors
 import socket
+import termios
 import threading
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
@@ -13,36 +16,83 @@ import structlog
 READ_BYTES = 65536
 LINE_LIMIT = 8 * 1024
 
-# Gets the lines that were read, without their ends; an empty list once, at the end.
-Sink = Callable[[list[bytes]], None]
+# Gets the lines that were read, without their ends, and whose they are; an empty list once, at the end.
+Sink = Callable[[list[bytes], str], None]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class _Pipe:
-    def __init__(self, file: IO[bytes], sink: Sink) -> None:
-        self.file = file
-        self.rest = b""
-        self._sink = sink
-        self._deaf = False
+class Pipe:
+    """A pipe being drained. Each line belongs to the owner that was named last when it was written."""
 
-    def feed(self, data: bytes) -> None:
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > LINE_LIMIT:
-            lines.append(self.rest)
-            self.rest = b""
-        if lines:
-            self._tell(lines)
+    def __init__(self, file: IO[bytes], sink: Sink, catch_up: Callable[["Pipe"], None]) -> None:
+        self.file = file
+        self.lock = threading.Lock()
+        self._sink = sink
+        self._catch_up = catch_up
+        self._owner = ""
+        self._taken: list[tuple[str, bytes]] = []  # read while the owner changed, not yet handed on
+        self._rest = b""
+        self._rest_owner = ""
+        self._deaf = False
+        self._waiting = array("i", [0])
+
+    def belongs_to(self, owner: str) -> None:
+        """Name the owner of what is written from now on. From any thread; waits for no disk."""
+        with self.lock:
+            if not self.file.closed:
+                fcntl.ioctl(self.file.fileno(), termios.FIONREAD, self._waiting, True)
+                if self._waiting[0]:
+                    self._taken.append((self._owner, os.read(self.file.fileno(), self._waiting[0])))
+            self._owner = owner
+        if self._taken or self._rest:
+            self._catch_up(self)
+
+    def read(self) -> bool:
+        """Take what is there; false at the end. On the pump's thread, as all that follows."""
+        with self.lock:
+            try:
+                data = os.read(self.file.fileno(), READ_BYTES)
+            except BlockingIOError:
+                return True
+            except OSError:
+                data = b""
+            self._taken.append((self._owner, data))
+        self.hand_on()
+        return bool(data)
+
+    def hand_on(self) -> None:
+        """Give the sink the lines that were taken."""
+        with self.lock:
+            taken, self._taken = self._taken, []
+            owner = self._owner
+        for whose, data in [*taken, (owner, b"")]:
+            if whose != self._rest_owner:
+                self._end_line()
+                self._rest_owner = whose
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            if len(self._rest) > LINE_LIMIT:
+                lines.append(self._rest)
+                self._rest = b""
+            if lines:
+                self._tell(lines)
 
     def finish(self) -> None:
-        if self.rest:
-            self._tell([self.rest])
+        """Say that it has ended."""
+        self._end_line()
         self._tell([])
+        with self.lock:
+            self.file.close()
+
+    def _end_line(self) -> None:
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self._tell([rest])
 
     def _tell(self, lines: list[bytes]) -> None:
         """A sink that fails (a full disk) loses its lines; all pipes go on being drained."""
         try:
-            self._sink(lines)
+            self._sink(lines, self._rest_owner)
         except Exception as error:
             if not self._deaf:
                 log.warning("output of a worker is lost", error=f"{type(error).__name__}: {error}")
@@ -60,19 +110,21 @@ class OutputPump:
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
-        self._new: list[_Pipe] = []
+        self._new: list[Pipe] = []
         self._said: list[Callable[[], None]] = []
         self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
         self._thread.start()
 
-    def add(self, file: IO[bytes], sink: Sink) -> None:
+    def add(self, file: IO[bytes], sink: Sink) -> Pipe:
         """Drain a pipe to its end; it is ours to close from now on."""
         os.set_blocking(file.fileno(), False)
+        pipe = Pipe(file, sink, lambda pipe: self.say(pipe.hand_on))
         with self._lock:
-            self._new.append(_Pipe(file, sink))
+            self._new.append(pipe)
         self._wake()
+        return pipe
 
     def say(self, tell: Callable[[], None]) -> None:
         """Have something of our own written, by the thread that may wait for a disk."""
@@ -97,8 +149,9 @@ class OutputPump:
     def _drain(self) -> None:
         while True:
             for key, _ in self._selector.select():
-                if isinstance(key.data, _Pipe):
-                    self._read(key.data)
+                if isinstance(key.data, Pipe):
+                    if not key.data.read():
+                        self._end(key.data)
                 else:
                     with suppress(BlockingIOError):
                         self._wake_reader.recv(READ_BYTES)
@@ -115,25 +168,11 @@ class OutputPump:
                 self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
             if closing:
                 for key in list(self._selector.get_map().values()):
-                    if isinstance(key.data, _Pipe):
-                        self._read(key.data)
-                        if not key.data.file.closed:
-                            self._end(key.data)
+                    if isinstance(key.data, Pipe):
+                        key.data.read()
+                        self._end(key.data)
                 return
 
-    def _read(self, pipe: _Pipe) -> None:
-        try:
-            data = os.read(pipe.file.fileno(), READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            pipe.feed(data)
-        else:
-            self._end(pipe)
-
-    def _end(self, pipe: _Pipe) -> None:
-        pipe.finish()
+    def _end(self, pipe: Pipe) -> None:
         self._selector.unregister(pipe.file)
-        pipe.file.close()
+        pipe.finish()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 import structlog
 
 from modelhost.server.errors import Busy, Conflict, DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
+from modelhost.server.serving.link import Header
 from modelhost.server.serving.worker import Loaded, Worker, WorkerHost, WorkerSpec
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -35,7 +38,8 @@ class PoolStatus:
 
 class Pool:
     """`size` workers of one spec. `on_change` is called when the number of live ones changes; `on_broken` when the
-    workers died `LOADING_DEATHS` times in a row while loading: the pool has given up then, and `broken` says why.
+    workers died `LOADING_DEATHS` times in a row while loading: the pool has given up then, and `broken` says why;
+    `on_closed` when nothing of it is left.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Pool:
         queue_size: int,
         on_change: Callable[[], None],
         on_broken: Callable[[StepFailed], None],
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._spec = spec
@@ -54,6 +59,7 @@ class Pool:
         self._queue_size = queue_size
         self._on_change = on_change
         self._on_broken = on_broken
+        self._on_closed = on_closed
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []
         self._waiting: deque[asyncio.Future[Worker]] = deque()
@@ -88,27 +94,44 @@ class Pool:
             raise
         return loaded[0]
 
-    async def call(self, parameters: bytes, deadline: float | None = None) -> bytes:
+    async def call(self, parameters: bytes, deadline: float | None = None, request_id: str = "") -> bytes:
         """Call the model once: JSON in, JSON out. `deadline` is the caller's, in the loop's time.
+
+        What the model writes meanwhile is logged as `request_id`'s.
 
         Raises `PredictionFailed`, where the queue is full `Busy`, and `Conflict` where the pool is closed. A caller
         that is cancelled gives up its place in the queue; a call that already runs goes on, its answer dropped.
         """
+        worker = await self._free_worker(deadline)
+        _, body = await self._answer(worker, worker.call(parameters, request_id), deadline)
+        return body
+
+    async def debug(self, parameters: bytes, deadline: float | None, request_id: str) -> Debugged:
+        """Call the model once and keep all that it says. Raises as `call`, but for what fails in the model."""
+        asked = time.time()
+        worker = await self._free_worker(deadline)
+        sent = time.time()
+        header, body = await self._answer(worker, worker.call(parameters, request_id, capture=True), deadline)
+        return Debugged.of(header, body, self._spec.mask, asked=asked, sent=sent)
+
+    async def _free_worker(self, deadline: float | None) -> Worker:
         self._check(deadline)
         worker = self._idle.pop() if self._idle else await self._wait(deadline)
         while worker.lost.done():  # a moment ago; nothing was written to it
             worker = self._idle.pop() if self._idle else await self._wait(deadline, again=True)
-        answer = worker.call(parameters)
+        return worker
+
+    async def _answer(
+        self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]", deadline: float | None
+    ) -> tuple[Header, bytes]:
         answer.add_done_callback(lambda _: self._offer(worker))
         if deadline is None:
-            _, body = await asyncio.shield(answer)
-        else:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    _, body = await asyncio.shield(answer)
-            except TimeoutError:
-                raise _deadline_exceeded("while the model ran") from None
-        return body
+            return await asyncio.shield(answer)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            raise _deadline_exceeded("while the model ran") from None
 
     async def drain(self, grace: float) -> None:
         """Let calls under way and in the queue finish, for at most `grace` seconds, then close. Closes if cancelled."""
@@ -132,6 +155,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._replacing, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
+        self._on_closed()
 
     def _send_away(self, error: DomainError) -> None:
         """Fail all calls that wait."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,9 +17,10 @@ import structlog
 from modelhost.envs.files import remove_tree
 from modelhost.envs.marked import end_marked
 from modelhost.server.errors import Conflict, DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.answers import call_failure, load_failure, start_failure, timed_out, too_large
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
-from modelhost.server.serving.output import OutputPump
+from modelhost.server.serving.output import OutputPump, Pipe
 from modelhost.server.serving.process import Process, Spawner, describe_exit
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -30,8 +32,11 @@ TAIL_LINES = 30
 FILE_THREADS = 4
 MARKER = "MODELHOST_WORKER"  # environment variable of a worker and of all that its model starts: the worker's id
 
+_CALL: Header = {"type": "call"}
 CALL_ANSWERS = frozenset({"result", "failed"})
 LOAD_ANSWERS = frozenset({"loaded", "load_failed"})
+
+OnLines = Callable[[str, str, list[str], str], None]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -41,15 +46,17 @@ class WorkerSpec:
     """Everything that makes the workers of one revision alike.
 
     `prepare` fills a worker's own directory with the model's files and returns the model's root in it; it blocks.
-    `load` are the fields of the LOAD message but for `root`. `on_lines` gets (worker id, stream, lines) on the output
-    thread. Times in seconds, sizes in bytes.
+    `load` are the fields of the LOAD message but for `root`. `on_lines` gets (worker id, stream, lines, id of the call
+    that they belong to) on the output thread; `mask` takes the secrets out of all that is said, in lines and errors
+    alike. Times in seconds, sizes in bytes.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     prepare: Callable[[Path], Path]
     load: Mapping[str, object]
-    on_lines: Callable[[str, str, list[str]], None]
+    on_lines: OnLines
+    mask: Callable[[str], str]
     load_timeout: float
     call_timeout: float
     message_limit: int
@@ -105,6 +112,9 @@ class Worker:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._dismissed = False  # by us: its end is no news
         self._stderr_ended = asyncio.Event()
+        self._pipes: tuple[Pipe, ...] = ()
+        self._request_id = ""
+        self._capturing = False
 
     async def start(self) -> Loaded:
         """Spawn, shake hands, load. Raises `StepFailed`; whatever happens, a worker that is not ready is gone."""
@@ -115,7 +125,7 @@ class Worker:
             await self.kill()
             if isinstance(error, StepFailed) or not isinstance(error, Exception):
                 raise
-            raise _start_failure(error, self._spec) from error
+            raise start_failure(error, self._spec.load_timeout) from error
         return self.loaded
 
     async def _load(self) -> Loaded:
@@ -143,12 +153,21 @@ class Worker:
             self._ask({**self._spec.load, "type": "load", "root": str(root)}, LOAD_ANSWERS)
         )
         if header.get("type") != "loaded":
-            raise _load_failure(header)
-        return Loaded(str(hello.get("version")), bool(header.get("batch")), tuple(header.get("warnings", ())))
+            raise load_failure(header, self._spec.mask)
+        warnings = tuple(self._spec.mask(str(each)) for each in header.get("warnings", ()))
+        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings)
 
-    def call(self, parameters: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
-        """Send a call; the answer, or `PredictionFailed`, comes in the future, even if nobody waits for it any more."""
-        answer = self._ask({"type": "call"}, CALL_ANSWERS, parameters)
+    def call(
+        self, parameters: bytes, request_id: str = "", *, capture: bool = False
+    ) -> "asyncio.Future[tuple[Header, bytes]]":
+        """Send a call; the answer, or `PredictionFailed`, comes in the future, even if nobody waits for it any more.
+
+        What is written meanwhile belongs to `request_id`. With `capture` the header has it, and a call that failed in
+        the model has an answer, too.
+        """
+        self._capturing = capture
+        self._own_output(request_id)
+        answer = self._ask({"type": "call", "capture": True} if capture else _CALL, CALL_ANSWERS, parameters)
         if not answer.done():
             self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
         return answer
@@ -230,19 +249,31 @@ class Worker:
             self._give_up()
             return
         self._settle_call()
+        request_id = self._request_id
+        self._own_output("")
         if "oversize" in header:
-            answer.set_exception(_too_large(header["oversize"], self._spec.message_limit))
+            answer.set_exception(too_large(header["oversize"], self._spec.message_limit))
         elif kind == "failed":
-            self._note(str(header.get("traceback", "")))
-            answer.set_exception(_call_failure(header))
+            failure = call_failure(header, self._spec.mask)
+            self._note(failure.traceback, request_id)
+            if self._capturing:
+                answer.set_result((header, b""))
+            else:
+                answer.set_exception(failure)
         else:
             answer.set_result((header, body))
 
-    def _note(self, text: str) -> None:
+    def _own_output(self, request_id: str) -> None:
+        """Name the call that output belongs to from now on: what the last one wrote was out before its answer."""
+        self._request_id = request_id
+        for pipe in self._pipes:
+            pipe.belongs_to(request_id)
+
+    def _note(self, text: str, request_id: str = "") -> None:
         """Put lines of our own among what the worker writes."""
         lines = text.splitlines()
         if lines:
-            self._host.output.say(lambda: self._spec.on_lines(self.id, "server", lines))
+            self._host.output.say(lambda: self._spec.on_lines(self.id, "server", lines, request_id))
 
     def _settle_call(self) -> None:
         self._answer = None
@@ -253,10 +284,13 @@ class Worker:
     def _overrun(self) -> None:
         answer = self._answer
         self._settle_call()
-        self._note(f"a call took longer than {self._spec.call_timeout:g} s: this worker is ended and replaced")
+        self._note(
+            f"a call took longer than {self._spec.call_timeout:g} s: this worker is ended and replaced",
+            self._request_id,
+        )
         self._give_up()
         if answer is not None:
-            answer.set_exception(_timed_out(self._spec.call_timeout))
+            answer.set_exception(timed_out(self._spec.call_timeout))
 
     def _on_end(self, error: Exception | None) -> None:
         if error is None or isinstance(error, OSError):
@@ -279,7 +313,8 @@ class Worker:
     def _on_exit(self, exited: "asyncio.Future[int]") -> None:
         self.exited.set_result(describe_exit(exited.result()))
         if not self._dismissed:
-            self._note(f"this worker ended ({self.exited.result()}){' in a call' if self._answer else ''}")
+            in_a_call = " in a call" if self._answer else ""
+            self._note(f"this worker ended ({self.exited.result()}){in_a_call}", self._request_id)
         if not self.lost.done():
             self.lost.set_result(None)
         answer = self._answer
@@ -317,76 +352,17 @@ class Worker:
     def _drain(self, stdout: IO[bytes], stderr: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
 
-        def sink(stream: str, lines: list[bytes]) -> None:
-            text = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+        def sink(stream: str, lines: list[bytes], request_id: str) -> None:
+            text = [self._spec.mask(line.decode("utf-8", "replace").rstrip("\r")) for line in lines]
             if stream == "stderr":
                 self._tail.extend(text)
                 if not lines:
                     with suppress(RuntimeError):  # the loop is closed
                         loop.call_soon_threadsafe(self._stderr_ended.set)
             if text:
-                self._spec.on_lines(self.id, stream, text)
+                self._spec.on_lines(self.id, stream, text, request_id)
 
-        self._host.output.add(stdout, lambda lines: sink("stdout", lines))
-        self._host.output.add(stderr, lambda lines: sink("stderr", lines))
-
-
-_LOAD_REASONS = {
-    "main_file_not_found": ErrorReason.ERROR_REASON_MAIN_FILE_NOT_FOUND,
-    "syntax_error": ErrorReason.ERROR_REASON_SYNTAX_ERROR,
-    "import_failed": ErrorReason.ERROR_REASON_IMPORT_FAILED,
-    "function_not_found": ErrorReason.ERROR_REASON_FUNCTION_NOT_FOUND,
-    "setup_failed": ErrorReason.ERROR_REASON_SETUP_FAILED,
-    "function_masks_base": ErrorReason.ERROR_REASON_FUNCTION_MASKS_BASE,
-}
-
-
-def _start_failure(error: Exception, spec: WorkerSpec) -> StepFailed:
-    if isinstance(error, TimeoutError):
-        return StepFailed(
-            ErrorReason.ERROR_REASON_LOAD_TIMED_OUT,
-            "the model was not loaded within {seconds} s",
-            seconds=f"{spec.load_timeout:g}",
+        self._pipes = (
+            self._host.output.add(stdout, partial(sink, "stdout")),
+            self._host.output.add(stderr, partial(sink, "stderr")),
         )
-    return StepFailed(
-        ErrorReason.ERROR_REASON_WORKER_DIED_LOADING, "a worker could not be started: {error}", error=error
-    )
-
-
-def _load_failure(header: Header) -> StepFailed:
-    return StepFailed(
-        _LOAD_REASONS.get(str(header.get("reason")), ErrorReason.ERROR_REASON_IMPORT_FAILED),
-        "{cause}",
-        details=str(header.get("traceback", "")),
-        cause=header.get("message", "the worker could not load the model"),
-    )
-
-
-def _call_failure(header: Header) -> PredictionFailed:
-    values = {"exception": header.get("exception", ""), "text": header.get("message", "")}
-    traceback = str(header.get("traceback", ""))
-    match header.get("reason"):
-        case "parameters_invalid":
-            reason, template = ErrorReason.ERROR_REASON_PARAMETERS_INVALID, "{text}"
-        case "result_not_serialisable":
-            reason, template = ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "{text}"
-        case _:
-            reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
-    return PredictionFailed(reason, template, traceback=traceback, **values)
-
-
-def _timed_out(seconds: float) -> PredictionFailed:
-    return PredictionFailed(
-        ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
-        "the call took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",
-        seconds=f"{seconds:g}",
-    )
-
-
-def _too_large(size: int, limit: int) -> PredictionFailed:
-    return PredictionFailed(
-        ErrorReason.ERROR_REASON_RESULT_TOO_LARGE,
-        "the model's result has {size} bytes; the server's message limit is {limit}",
-        size=size,
-        limit=limit,
-    )

@@ -95,6 +95,15 @@ class SnapshotStore:
         except (FileNotFoundError, ValueError):
             return None
 
+    def stored(self) -> Sequence[tuple[str, int, float]]:
+        """Digest, bytes and time of making of every snapshot."""
+        found = []
+        for home in self._root.glob("[0-9a-f]" * 64):
+            with contextlib.suppress(OSError, ValueError):
+                size = sum(file.size for file in self.read_manifest(home.name))
+                found.append((home.name, size, (home / "manifest.json").stat().st_mtime))
+        return found
+
     def read_manifest(self, digest: str) -> tuple[SnapshotFile, ...]:
         """Return what the manifest lists, by path.
 

@@ -1,8 +1,9 @@
 """SQL of deployments and their revisions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from modelhost.server.resources import Deployment, DeploymentState, Revision
+from modelhost.server.resources import Deployment, DeploymentState, Revision, RevisionState
 from modelhost.server.store.codec import decode_row, encode
 from modelhost.server.store.database import Transaction, Value
 
@@ -14,6 +15,10 @@ REVISION_COLUMNS = (
     'deployment_uid, number, state, source, requested, settings, "commit", snapshot_digest, environment,'
     " environment_digest, runtime_version, failure, created, ready"
 )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" for _ in values)
 
 
 def _columns(deployment: Deployment) -> dict[str, Value]:
@@ -90,7 +95,7 @@ def unsettled(tx: Transaction) -> list[str]:
     """Uids of the deployments that something must be done for after a start of the server."""
     settled = [state for state in DeploymentState if state.is_settled]
     rows = tx.execute(
-        f"SELECT uid FROM deployments WHERE state NOT IN ({', '.join('?' for _ in settled)}) ORDER BY created",
+        f"SELECT uid FROM deployments WHERE state NOT IN ({_marks(settled)}) ORDER BY created",
         *settled,
     )
     return [str(row[0]) for row in rows]
@@ -101,11 +106,23 @@ def delete(tx: Transaction, uid: str) -> None:
     tx.execute("DELETE FROM deployments WHERE uid = ?", uid)
 
 
+def insert_revision(tx: Transaction, revision: Revision) -> None:
+    """Store a new revision."""
+    tx.insert("revisions", deployment_uid=revision.deployment_uid, number=revision.number, **_changing(revision))
+
+
 def save_revision(tx: Transaction, revision: Revision) -> None:
-    """Store a new or changed revision."""
-    columns: dict[str, Value] = {
-        "deployment_uid": revision.deployment_uid,
-        "number": revision.number,
+    """Store a changed revision; of no effect if it is kept no longer."""
+    columns = _changing(revision)
+    names = ", ".join(f'"{name}" = ?' for name in columns)
+    tx.execute(
+        f"UPDATE revisions SET {names} WHERE deployment_uid = ? AND number = ?",
+        *columns.values(), revision.deployment_uid, revision.number,
+    )  # fmt: skip
+
+
+def _changing(revision: Revision) -> dict[str, Value]:
+    return {
         "state": revision.state,
         "source": encode(revision.source),
         "requested": encode(revision.requested),
@@ -119,10 +136,6 @@ def save_revision(tx: Transaction, revision: Revision) -> None:
         "created": revision.created,
         "ready": revision.ready,
     }
-    tx.execute(
-        "DELETE FROM revisions WHERE deployment_uid = ? AND number = ?", revision.deployment_uid, revision.number
-    )
-    tx.insert("revisions", **columns)
 
 
 def revision(tx: Transaction, uid: str, number: int) -> Revision | None:
@@ -141,6 +154,12 @@ def newest_revision(tx: Transaction, uid: str) -> int:
     return int(row[0]) if row and isinstance(row[0], int) else 0
 
 
+def revision_before(tx: Transaction, uid: str, number: int) -> int:
+    """Number of the kept revision before that one, 0 if there is none."""
+    row = tx.one("SELECT max(number) FROM revisions WHERE deployment_uid = ? AND number < ?", uid, number)
+    return int(row[0]) if row and isinstance(row[0], int) else 0
+
+
 def revisions_page(tx: Transaction, uid: str, before: int, limit: int) -> list[Revision]:
     """At most `limit` revisions numbered below `before`, newest first."""
     rows = tx.execute(
@@ -149,6 +168,35 @@ def revisions_page(tx: Transaction, uid: str, before: int, limit: int) -> list[R
         uid, before, limit,
     )  # fmt: skip
     return [decode_row(Revision, REVISION_COLUMNS, row) for row in rows]
+
+
+def forget_revisions(tx: Transaction, uid: str, numbers: list[int]) -> None:
+    """Delete revisions of a deployment."""
+    for number in numbers:
+        tx.execute("DELETE FROM revisions WHERE deployment_uid = ? AND number = ?", uid, number)
+
+
+def revision_numbers(tx: Transaction, uid: str) -> list[int]:
+    """Numbers of the kept revisions, newest first."""
+    rows = tx.execute("SELECT number FROM revisions WHERE deployment_uid = ? ORDER BY number DESC", uid)
+    return [int(str(row[0])) for row in rows]
+
+
+def unfinished(tx: Transaction, uid: str, but: tuple[int, ...]) -> list[Revision]:
+    """Revisions whose build has not ended, without those of the numbers `but`."""
+    ended = [state for state in RevisionState if state.is_terminal]
+    rows = tx.execute(
+        f"SELECT {REVISION_COLUMNS} FROM revisions WHERE deployment_uid = ?"
+        f" AND state NOT IN ({_marks(ended)}) AND number NOT IN ({_marks(but)}) ORDER BY number",
+        uid, *ended, *but,
+    )  # fmt: skip
+    return [decode_row(Revision, REVISION_COLUMNS, row) for row in rows]
+
+
+def named_digests(tx: Transaction) -> tuple[set[str], set[str]]:
+    """Digests of all snapshots, and of all environments' specs, that a kept revision names."""
+    rows = list(tx.execute("SELECT snapshot_digest, environment FROM revisions"))
+    return {str(row[0]) for row in rows}, {str(row[1]) for row in rows}
 
 
 def environment_users(tx: Transaction, environment: str) -> list[tuple[str, int]]:

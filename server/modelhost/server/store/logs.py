@@ -22,7 +22,10 @@ TEXT_BYTES = 8 * 1024
 
 
 class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line. `stream` is `server`, `stdout` or `stderr`; `seconds` is how long a step took, on its last line."""
+    """A line. `stream` is `server`, `stdout` or `stderr`; `seconds` is how long a step took, on its last line.
+
+    `request_id` is the call's that the line belongs to, in a run log.
+    """
 
     time: float
     revision: int
@@ -31,6 +34,7 @@ class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     step: str = ""
     worker: str = ""
     seconds: float = 0.0
+    request_id: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -131,6 +135,14 @@ class Logs:
     def run(self, deployment_uid: str) -> Log:
         """The run log of a deployment."""
         return self._log(deployment_uid, "run")
+
+    def remove_builds(self, deployment_uid: str, revisions: list[int]) -> None:
+        """Delete the build logs of revisions."""
+        for number in revisions:
+            if log := self._open.pop((deployment_uid, f"build-{number}"), None):
+                log.close()
+            for path in (self._root / deployment_uid).glob(f"build-{number}-*.jsonl"):
+                path.unlink(missing_ok=True)
 
     def remove(self, deployment_uid: str) -> None:
         """Delete all logs of a deployment."""

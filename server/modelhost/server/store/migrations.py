@@ -80,6 +80,11 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX requests_by_created ON requests (created);
     """,
+    # 2: data sources with secrets and options
+    """
+    ALTER TABLE data_sources ADD COLUMN secret TEXT NOT NULL DEFAULT '';
+    ALTER TABLE data_sources ADD COLUMN options TEXT NOT NULL DEFAULT '{}';  -- JSON of resources.SourceOptions
+    """,
 )
 
 

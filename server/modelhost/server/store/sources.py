@@ -1,18 +1,44 @@
 """SQL of data sources and of what was fetched from them."""
 
-from modelhost.server.resources import DataSource
-from modelhost.server.store.codec import decode_row
-from modelhost.server.store.database import Transaction
+from dataclasses import replace
 
-COLUMNS = "uid, id, kind, url, description, version, created, updated"
+from modelhost.server.resources import DataSource
+from modelhost.server.store.codec import decode_row, encode
+from modelhost.server.store.database import Transaction, Value
+
+COLUMNS = "uid, id, kind, url, secret, options, description, version, created, updated"
 
 
 def insert(tx: Transaction, source: DataSource) -> None:
     """Store a new data source."""
-    tx.insert(
-        "data_sources", uid=source.uid, id=source.id, kind=source.kind, url=source.url,
-        description=source.description, version=source.version, created=source.created, updated=source.updated,
-    )  # fmt: skip
+    fixed: dict[str, Value] = {"uid": source.uid, "id": source.id, "kind": source.kind, "created": source.created}
+    tx.insert("data_sources", **fixed, **_changing(source))
+
+
+def save(tx: Transaction, source: DataSource, now: float) -> DataSource:
+    """Store a changed data source; returns it with its new version and time."""
+    changed = replace(source, version=source.version + 1, updated=now)
+    columns = _changing(changed)
+    names = ", ".join(f"{name} = ?" for name in columns)
+    tx.execute(f"UPDATE data_sources SET {names} WHERE uid = ?", *columns.values(), changed.uid)
+    return changed
+
+
+def note_expiry(tx: Transaction, source: DataSource, expires: float | None) -> None:
+    """Keep what a place said of its token. No change that anybody made: version and time stay."""
+    options = replace(source.options, token_expires=expires)
+    tx.execute("UPDATE data_sources SET options = ? WHERE uid = ?", encode(options), source.uid)
+
+
+def _changing(source: DataSource) -> dict[str, Value]:
+    return {
+        "url": source.url,
+        "secret": source.secret,
+        "options": encode(source.options),
+        "description": source.description,
+        "version": source.version,
+        "updated": source.updated,
+    }
 
 
 def get(tx: Transaction, source_id: str) -> DataSource | None:

@@ -1,6 +1,5 @@
-"""Deployments and revisions."""
+"""Deployments."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -11,18 +10,16 @@ from modelhost.server.api.mutations import Mutations
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.deployments import SERVICE_PREFIX, Deployments
 from modelhost.server.control.preview import Preview
+from modelhost.server.errors import InvalidRequest
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.router import Router
-from modelhost.server.sources.snapshots import SnapshotStore
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import deployment_pb2 as pb
 
-NEWEST = 2**31
-
 
 class DeploymentMethods:
-    """Handlers of the Deployment and Revision methods."""
+    """Handlers of the Deployment methods."""
 
     def __init__(
         self,
@@ -33,7 +30,6 @@ class DeploymentMethods:
         mutations: Mutations,
         router: Router,
         changes: Changes,
-        snapshots: SnapshotStore,
     ) -> None:
         self._database = database
         self._commands = commands
@@ -41,7 +37,6 @@ class DeploymentMethods:
         self._mutations = mutations
         self._router = router
         self._changes = changes
-        self._snapshots = snapshots
 
     async def create_deployment(self, call: Call, request: pb.CreateDeploymentRequest) -> pb.Deployment:
         """Create one, STOPPED."""
@@ -109,6 +104,18 @@ class DeploymentMethods:
             call, request, pb.Deployment, lambda tx: self._shown(self._commands.stop(tx, deployment_id, request.etag))
         )
 
+    async def rollback_deployment(self, call: Call, request: pb.RollbackDeploymentRequest) -> pb.Deployment:
+        """Run a kept revision."""
+        deployment_id = names.parse(request.name, names.DEPLOYMENTS)
+        if request.revision < 1:
+            raise InvalidRequest("revision", "{field} is needed: the number of a revision, see ListRevisions")
+        return await self._mutations.run(
+            call,
+            request,
+            pb.Deployment,
+            lambda tx: self._shown(self._commands.rollback(tx, deployment_id, request.revision, request.etag)),
+        )
+
     async def delete_deployment(self, call: Call, request: pb.DeleteDeploymentRequest) -> pb.Deployment:
         """Delete one."""
         deployment_id = names.parse(request.name, names.DEPLOYMENTS)
@@ -139,35 +146,6 @@ class DeploymentMethods:
                     last = response
                     yield response
                 await changed.wait()
-
-    async def get_revision(self, call: Call, request: pb.GetRevisionRequest) -> pb.Revision:
-        """Show a revision with its files."""
-        deployment_id, number = names.parse_revision(request.name)
-
-        def find(tx: Transaction) -> Revision:
-            return self._commands.find_revision(tx, self._commands.find(tx, deployment_id), number)
-
-        revision = await self._database.run(find)
-        snapshot = None
-        if revision.snapshot_digest:
-            snapshot = await asyncio.to_thread(self._snapshots.find, revision.snapshot_digest)
-        return convert.revision(revision, deployment_id, snapshot.files if snapshot else ())
-
-    async def list_revisions(self, call: Call, request: pb.ListRevisionsRequest) -> pb.ListRevisionsResponse:
-        """List the revisions of a deployment, newest first."""
-        size = paging.page_size(request.page_size)
-        deployment_id = names.parse(request.parent, names.DEPLOYMENTS, "parent")
-        listing = f"revisions {deployment_id}"
-        (before,) = paging.numbers_in(request.page_token, listing, 1) or (NEWEST,)
-
-        def page(tx: Transaction) -> list[Revision]:
-            return deployments.revisions_page(tx, self._commands.find(tx, deployment_id).uid, before, size + 1)
-
-        found = await self._database.run(page)
-        return pb.ListRevisionsResponse(
-            revisions=[convert.revision(one, deployment_id) for one in found[:size]],
-            next_page_token=paging.cut(listing, [str(one.number) for one in found], size),
-        )
 
     async def _find(self, name: str) -> Deployment:
         deployment_id = names.parse(name, names.DEPLOYMENTS)

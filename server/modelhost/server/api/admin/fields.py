@@ -54,6 +54,7 @@ def _settings(message: pb.ModelSettings) -> ModelSettings:
     except (ValueError, OverflowError):
         raise InvalidRequest("deployment.settings.limits", "a duration of {field} is malformed") from None
     settings_rules.check(settings, "deployment.settings.")
+    settings_rules.check_secrets(settings.secret_env, "deployment.settings.")
     return settings
 
 

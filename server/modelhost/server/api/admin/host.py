@@ -5,6 +5,7 @@ import asyncio
 from modelhost.envs import Environment, EnvironmentStore
 from modelhost.server.api import convert, names, paging
 from modelhost.server.api.call import Call
+from modelhost.server.control.collector import Collector
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.errors import NotFound
 from modelhost.server.store import deployments
@@ -16,10 +17,13 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 class HostMethods:
     """Handlers of the Runtime and Environment methods."""
 
-    def __init__(self, database: Database, runtimes: Runtimes, environments: EnvironmentStore) -> None:
+    def __init__(
+        self, database: Database, runtimes: Runtimes, environments: EnvironmentStore, collector: Collector
+    ) -> None:
         self._database = database
         self._runtimes = runtimes
         self._environments = environments
+        self._collector = collector
 
     async def get_runtime(self, call: Call, request: pb.GetRuntimeRequest) -> pb.Runtime:
         """Show one runtime."""
@@ -56,6 +60,17 @@ class HostMethods:
         return pb.ListEnvironmentsResponse(
             environments=[await self._with_users(one) for one in found[:size]],
             next_page_token=paging.cut("environments", [one.spec_digest for one in found], size),
+        )
+
+    async def collect_environments(
+        self, call: Call, request: pb.CollectEnvironmentsRequest
+    ) -> pb.CollectEnvironmentsResponse:
+        """Remove what nothing names."""
+        collected = await self._collector.collect(only_say=request.validate_only)
+        return pb.CollectEnvironmentsResponse(
+            environments=[names.join(names.ENVIRONMENTS, digest) for digest in collected.environments],
+            snapshots=collected.snapshots,
+            freed_bytes=collected.freed_bytes,
         )
 
     async def _with_users(self, found: Environment) -> pb.Environment:

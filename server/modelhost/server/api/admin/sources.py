@@ -127,6 +127,18 @@ class DataSourceMethods:
             next_page_token=paging.cut(listing, [f"{commit} {entry.path}" for entry in rest], size),
         )
 
+    async def update_data_source(self, call: Call, request: pb.UpdateDataSourceRequest) -> pb.DataSource:
+        """Change one."""
+        raise NotImplementedError
+
+    async def list_projects(self, call: Call, request: pb.ListProjectsRequest) -> pb.ListProjectsResponse:
+        """List projects."""
+        raise NotImplementedError
+
+    async def read_file(self, call: Call, request: pb.ReadFileRequest) -> pb.ReadFileResponse:
+        """Show a file's text."""
+        raise NotImplementedError
+
     async def _source(self, name: str) -> DataSource:
         return await self._sources.get(names.parse(name, names.DATA_SOURCES, "data_source"))
 

@@ -1,0 +1,75 @@
+"""What a worker answered, where that is no result, as errors of the product."""
+
+from collections.abc import Callable
+
+from modelhost.server.errors import PredictionFailed, StepFailed
+from modelhost.server.serving.link import Header
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+# Takes the model's secrets out of a text.
+Mask = Callable[[str], str]
+
+_LOAD_REASONS = {
+    "main_file_not_found": ErrorReason.ERROR_REASON_MAIN_FILE_NOT_FOUND,
+    "syntax_error": ErrorReason.ERROR_REASON_SYNTAX_ERROR,
+    "import_failed": ErrorReason.ERROR_REASON_IMPORT_FAILED,
+    "function_not_found": ErrorReason.ERROR_REASON_FUNCTION_NOT_FOUND,
+    "setup_failed": ErrorReason.ERROR_REASON_SETUP_FAILED,
+    "function_masks_base": ErrorReason.ERROR_REASON_FUNCTION_MASKS_BASE,
+}
+
+
+def start_failure(error: Exception, load_timeout: float) -> StepFailed:
+    """A worker was not started, or did not answer in time."""
+    if isinstance(error, TimeoutError):
+        return StepFailed(
+            ErrorReason.ERROR_REASON_LOAD_TIMED_OUT,
+            "the model was not loaded within {seconds} s",
+            seconds=f"{load_timeout:g}",
+        )
+    return StepFailed(
+        ErrorReason.ERROR_REASON_WORKER_DIED_LOADING, "a worker could not be started: {error}", error=error
+    )
+
+
+def load_failure(header: Header, mask: Mask) -> StepFailed:
+    """LOAD was answered with `load_failed`."""
+    return StepFailed(
+        _LOAD_REASONS.get(str(header.get("reason")), ErrorReason.ERROR_REASON_IMPORT_FAILED),
+        "{cause}",
+        details=mask(str(header.get("traceback", ""))),
+        cause=mask(str(header.get("message", "the worker could not load the model"))),
+    )
+
+
+def call_failure(header: Header, mask: Mask) -> PredictionFailed:
+    """A call was answered with `failed`."""
+    values = {"exception": mask(str(header.get("exception", ""))), "text": mask(str(header.get("message", "")))}
+    traceback = mask(str(header.get("traceback", "")))
+    match header.get("reason"):
+        case "parameters_invalid":
+            reason, template = ErrorReason.ERROR_REASON_PARAMETERS_INVALID, "{text}"
+        case "result_not_serialisable":
+            reason, template = ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "{text}"
+        case _:
+            reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
+    return PredictionFailed(reason, template, traceback=traceback, **values)
+
+
+def timed_out(seconds: float) -> PredictionFailed:
+    """A call took too long."""
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
+        "the call took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",
+        seconds=f"{seconds:g}",
+    )
+
+
+def too_large(size: int, limit: int) -> PredictionFailed:
+    """A result has too many bytes."""
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_RESULT_TOO_LARGE,
+        "the model's result has {size} bytes; the server's message limit is {limit}",
+        size=size,
+        limit=limit,
+    )

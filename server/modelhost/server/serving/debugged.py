@@ -1,0 +1,42 @@
+"""A call with everything that was seen of it."""
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from modelhost.server.errors import PredictionFailed
+from modelhost.server.serving.answers import Mask, call_failure
+from modelhost.server.serving.link import Header
+
+
+@dataclass(frozen=True)
+class Debugged:
+    """What a call gave, wrote and took. `result` is JSON, empty where the call failed in the model.
+
+    Times in seconds: waiting for a worker, getting to the model's function, in the function, getting back.
+    """
+
+    result: bytes
+    failure: PredictionFailed | None
+    stdout: str
+    stderr: str
+    queue: float
+    send: float
+    run: float
+    receive: float
+
+    @classmethod
+    def of(cls, header: Header, body: bytes, mask: Mask, *, asked: float, sent: float) -> Self:
+        """From the answer of a call with `capture`; `asked` and `sent` are by the clock, as the worker's times."""
+        now = time.time()
+        started, ended = float(header.get("started") or now), float(header.get("ended") or now)
+        return cls(
+            result=body,
+            failure=call_failure(header, mask) if header.get("type") == "failed" else None,
+            stdout=mask(str(header.get("stdout", ""))),
+            stderr=mask(str(header.get("stderr", ""))),
+            queue=max(sent - asked, 0),
+            send=max(started - sent, 0),
+            run=max(ended - started, 0),
+            receive=max(now - ended, 0),
+        )

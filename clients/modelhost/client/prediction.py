@@ -9,15 +9,16 @@ from modelhost.v1.predict_pb2 import PredictRequest, PredictResponse
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model returned, and the number of the revision that answered."""
+    """What a model returned, the number of the revision that answered, and the call's id, as in the run log."""
 
     result: Any
     revision: int
+    request_id: str = ""
 
     @classmethod
     def of(cls, answer: PredictResponse) -> "Prediction":
         """Read an answer whose request sent JSON text."""
-        return cls(json.loads(answer.result_json), answer.revision)
+        return cls(json.loads(answer.result_json), answer.revision, answer.request_id)
 
 
 def request_for(service: str, parameters: Any) -> PredictRequest:

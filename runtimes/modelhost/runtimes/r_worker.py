@@ -17,10 +17,11 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 HERE = Path(__file__).resolve().parent
 EXIT_BROKEN, EXIT_NO_LINK = 70, 71
@@ -124,6 +125,7 @@ class R:
         from rpy2.rinterface_lib.openrlib import ffi, rlib
 
         self.lib, self.ffi = rlib, ffi
+        self.started = self.ended = 0.0  # when a model's function last was, by the clock
         self._start()
         sys.path.insert(0, str(HERE))  # -I leaves it out
         import r_values
@@ -223,9 +225,9 @@ class Entry:
         """What `read` makes of the result, and the nanoseconds that R took. Raises Failed."""
         r = self._r
         r.lib.SETCAR(self._argument, argument)
-        started = time.perf_counter_ns()
+        r.started, started = time.time(), time.perf_counter_ns()
         result = r.evaluate(self._code)
-        took = time.perf_counter_ns() - started
+        took, r.ended = time.perf_counter_ns() - started, time.time()
         r.lib.SETCAR(self._argument, r.lib.R_NilValue)
         if result is None or result == r.failed:
             why = r.ask("explain")
@@ -254,6 +256,7 @@ class Model:
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Sources the main file, finds the function and the hooks, runs setup(); the fields of `loaded`."""
+        os.environ.update(request.get("env") or {})
         main_file = request["main_file"]
         path = os.path.normpath(os.path.join(request["root"], main_file))
         if not os.path.isfile(path):
@@ -305,6 +308,43 @@ class Model:
             raise Failed("parameters_invalid", f"R cannot hold the parameters: {error}") from error
 
 
+# ---- what a call writes
+
+
+class Capture:
+    """stdout and stderr of one call, kept from the log in files of no name. Nothing of R's is buffered."""
+
+    _LIMIT = 1 << 16
+
+    def __init__(self) -> None:
+        self._moved = [self._move(1), self._move(2)]
+
+    def end(self) -> dict[str, str]:
+        """Gives both back to the log; the first 64 KiB of what each was, as text."""
+        return dict(zip(("stdout", "stderr"), map(self._back, (1, 2), self._moved), strict=True))
+
+    @staticmethod
+    def _move(number: int) -> tuple[int, BinaryIO] | None:
+        try:
+            kept, file = os.dup(number), tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed in _back
+            os.dup2(file.fileno(), number)
+        except OSError:  # the model has closed it, or its folder is full
+            return None
+        return kept, file
+
+    def _back(self, number: int, moved: tuple[int, BinaryIO] | None) -> str:
+        if moved is None:
+            return ""
+        kept, file = moved
+        os.dup2(kept, number)
+        os.close(kept)
+        with file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            text = file.read(self._LIMIT).decode("utf-8", "replace")
+        return text if size <= self._LIMIT else f"{text}\n({size - self._LIMIT} bytes more)"
+
+
 # ---- the conversation
 
 
@@ -320,11 +360,15 @@ def converse(link: Link, r: R, token: str) -> None:
         header, body = link.receive()
         kind, answered = header.get("type"), {"id": header.get("id")}
         if kind == "call" and model.loaded:
+            capture = Capture() if header.get("capture") else None
             try:
                 fields, body = model.call(body, batch=bool(header.get("batch")))
-                link.send({"type": "result", **answered, **fields}, body)
+                answer = {"type": "result", **answered, **fields}
             except Failed as failed:
-                link.send({"type": "failed", **answered, "exception": "", **failed.fields})
+                answer, body = {"type": "failed", **answered, "exception": "", **failed.fields}, b""
+            if capture:
+                answer.update(capture.end(), started=r.started, ended=r.ended)
+            link.send(answer, body)
         elif kind == "load" and not asked_to_load:
             asked_to_load = True
             try:

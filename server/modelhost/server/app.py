@@ -22,10 +22,12 @@ from modelhost.server.api.health import HealthMethods
 from modelhost.server.api.methods import Access, Dispatcher, Method
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
+from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.config import STOP_GRACE_SECONDS, ServerSettings
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.collector import Collector
+from modelhost.server.control.debugger import Debugger
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.control.diff import Differ
 from modelhost.server.control.holds import Holds
@@ -93,6 +95,11 @@ class App:
         router.listen(lambda service: changes.notify(service.deployment_uid))
         self._sources = sources = Sources(database, state.cache / "sources", state.marker, vault)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
+        host = WorkerHost(state.workers, self._spawner, self._output, state.marker)
+        loader = Loader(snapshots, logs, vault, settings.message_limit)
+        debugger = Debugger(
+            router=router, snapshots=snapshots, environments=environments, holds=holds, host=host, loader=loader
+        )
         self._builder = Builder(
             database=database,
             data_sources=sources,
@@ -102,8 +109,8 @@ class App:
             logs=logs,
             changes=changes,
             holds=holds,
-            host=WorkerHost(state.workers, self._spawner, self._output, state.marker),
-            loader=Loader(snapshots, logs, vault, settings.message_limit),
+            host=host,
+            loader=loader,
             concurrency=settings.concurrent_builds,
         )
         self._reconciler = Reconciler(
@@ -117,6 +124,7 @@ class App:
             kept_revisions=settings.kept_revisions,
             forget_logs=logs.remove_builds,
         )
+        request_ids = RequestIds()
         mutations = Mutations(database, vault.fingerprint)
         names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
         health = HealthMethods(router, operators, changes, set(names), self._stopping)
@@ -136,21 +144,23 @@ class App:
                     changes=changes,
                 ),
                 RevisionMethods(database, commands, snapshots, Differ(snapshots, environments)),
-                DebugMethods(),
+                DebugMethods(database, commands, debugger, request_ids, settings.message_limit),
                 LogMethods(database, commands, logs),
                 ServiceMethods(database, router),
             ),
-            *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands, settings.message_limit)),
+            *bind(
+                PREDICT, Access.CALLER, PredictMethods(router, database, commands, request_ids, settings.message_limit)
+            ),
             *bind(HEALTH, Access.ANYONE, health),
             *bind(reflection.SERVICE, Access.ANYONE, reflected),
             *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
         ]
-        host = settings.listen.rpartition(":")[0]
+        host_name = settings.listen.rpartition(":")[0]
         self._door = GrpcioDoor(
             Dispatcher(methods, operators, self._stopping), settings.listen, message_limit=settings.message_limit
         )
         self.port = self._door.port
-        self.address = f"{host}:{self.port}"
+        self.address = f"{host_name}:{self.port}"
 
     async def start(self) -> None:
         """Accept calls, and carry on with the deployments that are not at rest."""

@@ -9,9 +9,11 @@ from google.protobuf.struct_pb2 import Value
 
 from modelhost.server.api import names
 from modelhost.server.api.call import Call
+from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import Deployment, Revision
+from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import predict_pb2 as pb
@@ -19,36 +21,54 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 EXACT_INTEGERS = 2**53
 LARGE_BYTES = 64 * 1024  # of a Value: converting more would hold up other calls
-ENVELOPE_BYTES = 24  # at most, around a result: tags, lengths, the revision
+ENVELOPE_BYTES = 96  # at most, around a result: tags, lengths, the revision, the id of the call
 VALUE_LEVELS = 32  # parsers give up at 100 messages within each other, and each object in an object is three
 
 
 class PredictMethods:
     """Handlers of the Predict service. Nothing that they answer is larger than `message_limit` bytes."""
 
-    def __init__(self, router: Router, database: Database, commands: Deployments, message_limit: int) -> None:
+    def __init__(
+        self,
+        router: Router,
+        database: Database,
+        commands: Deployments,
+        request_ids: RequestIds,
+        message_limit: int,
+    ) -> None:
         self._router = router
         self._database = database
         self._commands = commands
+        self._request_ids = request_ids
         self._result_limit = message_limit - ENVELOPE_BYTES
 
     async def predict(self, call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
         """Call a model once."""
         pool, revision = self._router.running(_service(request.service))
+        request_id = self._request_ids.of(call)
+        try:
+            return await self._predict(pool, revision, call.deadline, request_id, request)
+        except PredictionFailed as error:
+            error.values["request_id"] = request_id
+            raise
+
+    async def _predict(
+        self, pool: Pool, revision: int, deadline: float | None, request_id: str, request: pb.PredictRequest
+    ) -> pb.PredictResponse:
         match request.WhichOneof("input"):
             case "parameters_json":
-                result = await pool.call(request.parameters_json.encode(), call.deadline)
+                result = await pool.call(request.parameters_json.encode(), deadline, request_id)
                 self._check_size(len(result))
-                return pb.PredictResponse(result_json=result.decode(), revision=revision)
+                return pb.PredictResponse(result_json=result.decode(), revision=revision, request_id=request_id)
             case "parameters":
                 large = request.parameters.ByteSize() > LARGE_BYTES
                 parameters = (
                     await asyncio.to_thread(_as_json, request.parameters) if large else _as_json(request.parameters)
                 )
-                result = await pool.call(parameters, call.deadline)
+                result = await pool.call(parameters, deadline, request_id)
                 value = await asyncio.to_thread(_as_value, result) if len(result) > LARGE_BYTES else _as_value(result)
                 self._check_size(value.ByteSize())
-                return pb.PredictResponse(result=value, revision=revision)
+                return pb.PredictResponse(result=value, revision=revision, request_id=request_id)
             case _:
                 raise InvalidRequest(
                     "parameters",

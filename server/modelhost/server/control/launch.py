@@ -8,6 +8,7 @@ from pathlib import Path
 from modelhost.envs import Environment, Language
 from modelhost.runtimes import PYTHON_WORKER, R_WORKER
 from modelhost.server.resources import ModelSettings
+from modelhost.server.serving.answers import Mask
 from modelhost.server.serving.worker import OnLines, WorkerSpec
 
 # Of the server's own environment only this reaches a model: how to get out, and whom to trust.
@@ -24,7 +25,7 @@ def worker_spec(
     environment: Environment,
     *,
     secrets: Mapping[str, str],
-    mask: Callable[[str], str],
+    mask: Mask,
     copy_files: Callable[[Path], None],
     on_lines: OnLines,
     workers: int,

@@ -26,6 +26,11 @@ class Debugged:
     receive: float
 
     @classmethod
+    def nothing(cls, seconds: float) -> Self:
+        """What is seen of a call that got no answer in so many seconds."""
+        return cls(b"", None, "", "", seconds, 0, 0, 0)
+
+    @classmethod
     def of(cls, header: Header, body: bytes, mask: Mask, *, asked: float, sent: float) -> Self:
         """From the answer of a call with `capture`; `asked` and `sent` are by the clock, as the worker's times."""
         now = time.time()

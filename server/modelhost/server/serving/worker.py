@@ -17,7 +17,7 @@ import structlog
 from modelhost.envs.files import remove_tree
 from modelhost.envs.marked import end_marked
 from modelhost.server.errors import Conflict, DomainError, PredictionFailed, StepFailed
-from modelhost.server.serving.answers import call_failure, load_failure, start_failure, timed_out, too_large
+from modelhost.server.serving.answers import Mask, call_failure, load_failure, start_failure, timed_out, too_large
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.output import OutputPump, Pipe
@@ -56,7 +56,7 @@ class WorkerSpec:
     prepare: Callable[[Path], Path]
     load: Mapping[str, object]
     on_lines: OnLines
-    mask: Callable[[str], str]
+    mask: Mask
     load_timeout: float
     call_timeout: float
     message_limit: int
@@ -115,6 +115,11 @@ class Worker:
         self._pipes: tuple[Pipe, ...] = ()
         self._request_id = ""
         self._capturing = False
+
+    @property
+    def mask(self) -> Mask:
+        """Takes the model's secrets out of a text."""
+        return self._spec.mask
 
     async def start(self) -> Loaded:
         """Spawn, shake hands, load. Raises `StepFailed`; whatever happens, a worker that is not ready is gone."""

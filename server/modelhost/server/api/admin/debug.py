@@ -1,12 +1,88 @@
 """Debug: one call of a model with everything that helps to understand it."""
 
+import json
+import time
+from dataclasses import replace
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelhost.server.api import convert, names
 from modelhost.server.api.call import Call
+from modelhost.server.api.request_ids import RequestIds
+from modelhost.server.control import failures
+from modelhost.server.control.debugger import Debugger
+from modelhost.server.control.deployments import Deployments
+from modelhost.server.errors import DomainError, InvalidRequest
+from modelhost.server.resources import Deployment, Failure, Revision
+from modelhost.server.serving.answers import too_large
+from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import deployment_pb2 as pb
+
+TRACEBACK_CHARACTERS = 16_000
+ROOM_BYTES = 1024 * 1024  # for all but the result
 
 
 class DebugMethods:
     """Handler of DebugDeployment."""
 
+    def __init__(
+        self, database: Database, commands: Deployments, debugger: Debugger, request_ids: RequestIds, message_limit: int
+    ) -> None:
+        self._database = database
+        self._commands = commands
+        self._debugger = debugger
+        self._request_ids = request_ids
+        self._result_limit = message_limit - ROOM_BYTES
+
     async def debug_deployment(self, call: Call, request: pb.DebugDeploymentRequest) -> pb.DebugDeploymentResponse:
-        """Call once."""
-        raise NotImplementedError
+        """Call a model once."""
+        deployment_id = names.parse(request.name, names.DEPLOYMENTS)
+        _check(request)
+
+        def find(tx: Transaction) -> tuple[Deployment, Revision]:
+            deployment = self._commands.find(tx, deployment_id)
+            number = request.revision or deployment.active or deployment.target
+            return deployment, self._commands.find_revision(tx, deployment, number)
+
+        deployment, revision = await self._database.run(find)
+        request_id = self._request_ids.of(call)
+        outcome = await self._debugger.call(
+            deployment, revision, request.parameters_json.encode(), deadline=call.deadline, request_id=request_id
+        )
+        seen, error = outcome.seen, outcome.error
+        if len(seen.result) > self._result_limit:
+            seen, error = replace(seen, result=b""), too_large(len(seen.result), self._result_limit)
+        return pb.DebugDeploymentResponse(
+            result_json=seen.result.decode(),
+            failure=convert.failure(_failure(error, revision.number)),
+            traceback=failures.details_of(error)[-TRACEBACK_CHARACTERS:] if error else "",
+            stdout=seen.stdout,
+            stderr=seen.stderr,
+            revision=revision.number,
+            request_id=request_id,
+            timing=pb.DebugDeploymentResponse.Timing(
+                queue=_duration(seen.queue),
+                send=_duration(seen.send),
+                run=_duration(seen.run),
+                receive=_duration(seen.receive),
+            ),
+        )
+
+
+def _failure(error: DomainError | None, number: int) -> Failure | None:
+    return failures.failure_of(error, revision=number, step="call", now=time.time()) if error else None
+
+
+def _check(request: pb.DebugDeploymentRequest) -> None:
+    if request.revision < 0:
+        raise InvalidRequest("revision", "{field} must be the number of a revision, or 0")
+    try:
+        json.loads(request.parameters_json)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("parameters_json", "{field} is not JSON: {error}", error=error) from None
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration

@@ -31,18 +31,20 @@ class LogMethods:
         """Read a page."""
         size = paging.page_size(request.page_size, default=PAGE_DEFAULT, most=PAGE_MOST)
         deployment, revision = await self._find(request.deployment, request.revision, request.kind)
-        listing = f"log {deployment.uid} {request.kind} {request.revision}"
+        _check_filter(request.kind, request.request_id)
+        listing = f"log {deployment.uid} {request.kind} {request.revision} {request.request_id}"
         start = Position(*paging.numbers_in(request.page_token, listing, 2))
         log = self._log(deployment, revision, request.kind)
         lines, end = await asyncio.to_thread(log.read, start, size)
         return pb.ReadLogResponse(
-            entries=[convert.log_entry(line) for line in _wanted(lines, request.revision)],
+            entries=[convert.log_entry(line) for line in _wanted(lines, request.revision, request.request_id)],
             next_page_token=paging.token(listing, f"{end.segment} {end.offset}") if len(lines) == size else "",
         )
 
     async def tail_log(self, call: Call, request: pb.TailLogRequest) -> AsyncIterator[pb.TailLogResponse]:
         """Follow a log: a build log to the build's end, a run log to the deployment's."""
         deployment, revision = await self._find(request.deployment, request.revision, request.kind)
+        _check_filter(request.kind, request.request_id)
         log = self._log(deployment, revision, request.kind)
         position = Position()
         if request.HasField("last_lines"):
@@ -53,7 +55,7 @@ class LogMethods:
             current = await self._database.run(lambda tx: deployments.by_uid(tx, deployment.uid))
             growing = current is not None and (request.kind == pb.LOG_KIND_RUN or current.is_building(revision))
             lines, position = await asyncio.to_thread(log.read, position, BATCH)
-            if wanted := _wanted(lines, request.revision):
+            if wanted := _wanted(lines, request.revision, request.request_id):
                 yield pb.TailLogResponse(entries=[convert.log_entry(line) for line in wanted])
             if not lines:
                 if not growing:
@@ -80,5 +82,14 @@ class LogMethods:
         return self._logs.build(deployment.uid, revision)
 
 
-def _wanted(lines: list[tuple[Position, LogEntry]], revision: int) -> list[LogEntry]:
-    return [line for _, line in lines if not revision or line.revision == revision]
+def _check_filter(kind: "pb.LogKind.ValueType", request_id: str) -> None:
+    if request_id and kind != pb.LOG_KIND_RUN:
+        raise InvalidRequest("request_id", "{field} is for run logs: a build log has no calls")
+
+
+def _wanted(lines: list[tuple[Position, LogEntry]], revision: int, request_id: str) -> list[LogEntry]:
+    return [
+        line
+        for _, line in lines
+        if (not revision or line.revision == revision) and (not request_id or line.request_id == request_id)
+    ]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from modelhost.server.errors import reason_name
 from modelhost.v1 import deployment_pb2
 from tests.git_repos import Repo
 from tests.running import Deployment, RunningServer, eventually, reason_of
@@ -77,6 +78,12 @@ class Stage:
         name = f"deployments/{self.name}/revisions/{number}"
         return self.server.client.admin.GetRevision(deployment_pb2.GetRevisionRequest(name=name)).state
 
+    def why(self, number: int) -> str:
+        """Why it failed."""
+        name = f"deployments/{self.name}/revisions/{number}"
+        revision = self.server.client.admin.GetRevision(deployment_pb2.GetRevisionRequest(name=name))
+        return reason_name(revision.failure.reason)
+
     def wait_until_it_loads(self, number: int) -> None:
         def loads() -> bool:
             return self.revision(number) == Revision.STATE_LOADING and self.workers() > self.get().observed.live_workers
@@ -144,7 +151,8 @@ def test_an_update_is_superseded_by_another_and_the_service_answers_throughout(s
     deployment = stage.get()
     assert deployment.active_revision == deployment.target_revision == 3
     assert deployment.update_state == Deployment.UPDATE_STATE_DONE
-    assert stage.revision(2) == Revision.STATE_PENDING
+    eventually(lambda: stage.revision(2) == Revision.STATE_FAILED)
+    assert stage.why(2) == "REVISION_SUPERSEDED"
     eventually(lambda: stage.get().observed.live_workers == 1)
 
 

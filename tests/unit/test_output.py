@@ -132,7 +132,7 @@ def test_a_sink_that_fails_loses_its_lines_and_nobody_elses_and_is_tried_again(p
     def disk(lines: list[bytes], owner: str) -> None:
         if full.is_set():
             raise OSError(28, "No space left on device")
-        heard(lines)
+        heard(lines, owner)
 
     failing, working = pipe(pump, disk), pipe(pump, good)
     write(failing, b"lost\n" * 50_000)  # more than a pipe holds: it is being drained
@@ -199,3 +199,48 @@ def test_a_hundred_pipes_are_drained_at_once(pump: OutputPump) -> None:
 
     eventually(lambda: all(each.ends for each in heard))
     assert [each.lines for each in heard] == [[b"%d" % number] for number in range(100)]
+
+
+def test_a_line_belongs_to_the_owner_named_last_when_it_was_written(pump: OutputPump) -> None:
+    heard: list[tuple[str, bytes]] = []
+    reader, writer = os.pipe()
+    drained = pump.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
+
+    for number in range(200):
+        drained.belongs_to(f"call-{number}")
+        write(writer, b"%d\nand\n" % number if number % 2 else b"%d without an end" % number)
+    drained.belongs_to("")
+    write(writer, b"between\n")
+    os.close(writer)
+
+    eventually(lambda: ("", b"between") in heard)
+    expected = []
+    for number in range(200):
+        texts = [b"%d" % number, b"and"] if number % 2 else [b"%d without an end" % number]
+        expected += [(f"call-{number}", text) for text in texts]
+    assert heard == [*expected, ("", b"between")]
+
+
+def test_a_line_without_an_end_is_told_when_its_owner_is_done(pump: OutputPump) -> None:
+    heard: list[tuple[str, bytes]] = []
+    reader, writer = os.pipe()
+    drained = pump.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
+    drained.belongs_to("one")
+    write(writer, b"no end")
+
+    drained.belongs_to("")
+
+    eventually(lambda: heard == [("one", b"no end")])
+    os.close(writer)
+
+
+def test_an_owner_can_be_named_when_the_pipe_has_ended(pump: OutputPump) -> None:
+    heard = Heard()
+    reader, writer = os.pipe()
+    drained = pump.add(os.fdopen(reader, "rb"), heard)
+    os.close(writer)
+    eventually(lambda: heard.ends)
+
+    drained.belongs_to("late")
+
+    assert heard.lines == []

@@ -122,6 +122,7 @@ REQUESTED = ModelSettings(
     load_timeout=2.0,
     queue_size=3,
     test_call=TestCall("[]", "[]"),
+    secret_env={"PASSWORD": "v1:sealed"},
 )
 
 

@@ -375,8 +375,8 @@ async def stored(database: Database) -> Database:
     def store(tx: Transaction) -> None:
         sources.insert(tx, SOURCE)
         deployments.insert(tx, DEPLOYMENT)
-        deployments.save_revision(tx, REVISION)
-        deployments.save_revision(tx, replace(REVISION, number=2, state=RevisionState.PENDING))
+        deployments.insert_revision(tx, REVISION)
+        deployments.insert_revision(tx, replace(REVISION, number=2, state=RevisionState.PENDING))
 
     await database.run(store)
     return database
@@ -419,8 +419,10 @@ async def test_a_revision_of_a_deployment_that_is_gone_cannot_be_stored(stored: 
     await stored.run(lambda tx: deployments.delete(tx, "u1"))
 
     assert await stored.run(lambda tx: deployments.revision(tx, "u1", 1)) is None
+    await stored.run(lambda tx: deployments.save_revision(tx, REVISION))
+    assert await stored.run(lambda tx: deployments.revision(tx, "u1", 1)) is None
     with pytest.raises(apsw.ConstraintError):
-        await stored.run(lambda tx: deployments.save_revision(tx, REVISION))
+        await stored.run(lambda tx: deployments.insert_revision(tx, REVISION))
 
 
 async def test_a_data_source_cannot_go_while_a_deployment_uses_it(stored: Database) -> None:

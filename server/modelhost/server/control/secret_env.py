@@ -43,6 +43,8 @@ def _forms(value: str) -> set[str]:
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
         repr(value)[1:-1],
+        repr(value.encode())[2:-1],
+        value.encode("unicode_escape").decode(),
         quote(value, safe=""),
         quote_plus(value),
         b64encode(value.encode()).decode().rstrip("="),

@@ -155,30 +155,6 @@ def test_what_was_acknowledged_survives_a_kill_right_after_the_answer(
     eventually(lambda: operator.names() == [])
 
 
-def test_killed_in_an_update_the_old_revision_serves_and_the_new_one_is_finished(
-    daemon: Daemon, operator: Operator, repo: Repo, gate: Gate
-) -> None:
-    repo.commit({"main.py": b"def predict(parameters):\n    return 'old'\n"})
-    operator.add_source("models", repo)
-    service = operator.deploy("model", "models").service.removeprefix("services/")
-    repo.commit({"main.py": gate.code.encode() + b"def predict(parameters):\n    return 'new'\n"})
-    operator.update("model")
-    gate.wait_until_reached()
-
-    before = daemon.restart()
-
-    assert alive(before) == []
-    assert operator.predict_when_up(service) == "old"
-    gate.wait_until_reached()
-    assert operator.predict(service) == "old"
-    assert operator.get("model").update_state == Deployment.UPDATE_STATE_IN_PROGRESS
-    gate.open()
-    eventually(lambda: operator.predict(service) == "new")
-    assert operator.get("model").active_revision == 2
-    assert operator.get("model").update_state == Deployment.UPDATE_STATE_DONE
-    eventually(lambda: len(list((daemon.state_dir / "workers").iterdir())) == 1)
-
-
 def test_an_environment_that_vanished_is_built_again(daemon: Daemon, operator: Operator, repo: Repo) -> None:
     repo.commit({"main.py": PYTHON})
     operator.add_source("models", repo)

@@ -134,7 +134,7 @@ def test_there_is_a_worker_to_look_at(server: RunningServer, repo: Repo, source:
     "text",
     [
         b"import os\nraise RuntimeError('while loading: ' + os.environ['DB_PASSWORD'])\n",
-        b"import os, sys\nsys.stderr.write('dying with ' + os.environ['DB_PASSWORD'])\nsys.stderr.flush()\nos._exit(1)\n",
+        b"import os\nos.write(2, b'dying with ' + os.environb[b'DB_PASSWORD'])\nos._exit(1)\n",
         b"import os\ndef predict(parameters):\n    return os.environ['DB_PASSWORD']\n",
     ],
     ids=["raises", "dies", "wrong-result"],
@@ -160,7 +160,6 @@ def test_an_update_sets_removes_and_leaves(server: RunningServer, repo: Repo, so
     repo.commit({"main.py": PYTHON})
     server.deploy(name, source, secret_env={"DB_PASSWORD": SECRET, "DB_TOKEN": ANOTHER})
 
-    assert server.predict(name, "hash") != (first := "")
     first = server.predict(name, "hash")
     left = server.update(name, unbox=True)
     assert list(left.settings.secret_env_names) == ["DB_PASSWORD", "DB_TOKEN"]

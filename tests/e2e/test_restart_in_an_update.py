@@ -1,4 +1,4 @@
-"""A server that is killed in any step of an update: the old revision serves again, the new one ends well or says why."""
+"""A server that is killed in any step of an update: the old revision serves, the new one ends well or says why."""
 
 from collections.abc import Iterator
 from pathlib import Path

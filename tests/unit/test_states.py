@@ -5,7 +5,13 @@ from itertools import product
 
 import pytest
 
-from modelhost.server.control.states import DEPLOYMENT_TRANSITIONS, REVISION_TRANSITIONS, advance, move
+from modelhost.server.control.states import (
+    DEPLOYMENT_TRANSITIONS,
+    REVISION_TRANSITIONS,
+    advance,
+    move,
+    revision_to_build,
+)
 from modelhost.server.errors import Conflict
 from modelhost.server.resources import (
     Deployment,
@@ -138,3 +144,36 @@ def test_a_revision_is_being_built_while_it_is_the_target_of_a_start_or_an_updat
     deployment = replace(DEPLOYMENT, state=state, update_state=update_state, target=2, active=1)
 
     assert deployment.is_building(number) is building
+
+
+NONE, IN_PROGRESS = UpdateState.NONE, UpdateState.IN_PROGRESS
+FAILED, DONE = UpdateState.FAILED, UpdateState.DONE
+
+
+@pytest.mark.parametrize(
+    ("state", "update", "loaded", "number"),
+    [
+        (D.STOPPED, NONE, False, 0),
+        (D.FAILED, NONE, False, 0),
+        (D.STOPPING, NONE, True, 0),
+        (D.DELETING, IN_PROGRESS, True, 0),
+        (D.STARTING, NONE, False, 5),
+        (D.RUNNING, NONE, True, 0),
+        (D.RUNNING, DONE, True, 0),
+        (D.RUNNING, FAILED, True, 0),
+        (D.RUNNING, IN_PROGRESS, True, 5),
+        (D.RUNNING, NONE, False, 3),  # after a restart of the server
+        (D.RUNNING, FAILED, False, 3),
+        (D.RUNNING, IN_PROGRESS, False, 3),  # first what ran, whatever was wished meanwhile
+    ],
+)
+def test_which_revision_is_built_next(state: D, update: UpdateState, loaded: bool, number: int) -> None:
+    deployment = replace(DEPLOYMENT, state=state, update_state=update, active=3, target=5)
+
+    assert revision_to_build(deployment, loaded=loaded) == number
+
+
+def test_where_nothing_was_routed_the_target_is_built() -> None:
+    deployment = replace(DEPLOYMENT, state=D.RUNNING, update_state=IN_PROGRESS, active=0, target=5)
+
+    assert revision_to_build(deployment, loaded=False) == 5

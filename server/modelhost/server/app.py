@@ -64,17 +64,21 @@ class App:
         self.state = state = StateDir(settings.state_dir)
         state.lock()
         try:
-            self._build(settings, state)
+            self._database = Database(state.database)  # first: a state that cannot be used stays as it is
+            try:
+                self._build(settings, state, self._database)
+            except BaseException:
+                self._database.close()
+                raise
         except BaseException:
             state.unlock()
             raise
 
-    def _build(self, settings: ServerSettings, state: StateDir) -> None:
-        self._database = database = Database(state.database)  # first: a state that cannot be used stays as it is
+    def _build(self, settings: ServerSettings, state: StateDir, database: Database) -> None:
         if orphans := state.end_orphans():
             log.warning("ended processes that an earlier server left behind", count=len(orphans))
         shutil.rmtree(state.workers, ignore_errors=True)
-        state.workers.mkdir(mode=0o700)
+        state.workers.mkdir(mode=0o700, exist_ok=True)
         operators = Operators.from_file(state.admin_token)
         vault = Vault.from_file(state.secret_key)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
@@ -95,7 +99,7 @@ class App:
         router.listen(lambda service: changes.notify(service.deployment_uid))
         self._sources = sources = Sources(database, state.cache / "sources", state.marker, vault)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
-        host = WorkerHost(state.workers, self._spawner, self._output, state.marker)
+        self._host = host = WorkerHost(state.workers, self._spawner, self._output, state.marker)
         loader = Loader(snapshots, logs, vault, settings.message_limit)
         debugger = Debugger(
             router=router, snapshots=snapshots, environments=environments, holds=holds, host=host, loader=loader
@@ -179,6 +183,7 @@ class App:
         await self._reconciler.close()
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)
+        await asyncio.to_thread(self._host.close)
         self._output.close()
         self._spawner.close()
         self._database.close()

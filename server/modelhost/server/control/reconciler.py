@@ -16,13 +16,12 @@ import structlog
 from modelhost.server.control import failures
 from modelhost.server.control.builder import Broken, Builder
 from modelhost.server.control.changes import Changes
-from modelhost.server.control.states import advance, move
+from modelhost.server.control.states import advance, move, revision_to_build
 from modelhost.server.errors import StepFailed
 from modelhost.server.resources import (
     Deployment,
     DeploymentState,
     Failure,
-    Revision,
     RevisionState,
     UpdateState,
 )
@@ -130,28 +129,21 @@ class _Actor:
             return True
         self._owner.introduce(deployment)
         await self._owner.database.run(lambda tx: _supersede(tx, deployment))
-        updating = deployment.update_state is UpdateState.IN_PROGRESS
-        broken = self._pool.broken if self._pool is not None else None
+        if number := revision_to_build(deployment, loaded=self._pool is not None):
+            await self._bring_up(deployment, number)
+            return False
         match deployment.state:
-            case _D.STOPPED | _D.FAILED:
-                return True
             case _D.STOPPING:
                 await self._unroute(deployment, STOP_GRACE_SECONDS)
-                await self._change(_D.STOPPING, lambda d: _at_rest(d, _D.STOPPED, d.failure))
+                await self._change(lambda d: d.state is _D.STOPPING, lambda d: _at_rest(d, _D.STOPPED, d.failure))
             case _D.DELETING:
                 await self._unroute(deployment, 0)
                 self._owner.router.remove(deployment.service_id)
                 await asyncio.to_thread(self._owner.logs.remove, deployment.uid)
                 await self._owner.database.run(lambda tx: deployments.delete(tx, deployment.uid))
                 self._owner.changes.notify(deployment.uid)
-            case _D.STARTING:
-                await self._bring_up(deployment, deployment.target)
-            case _D.RUNNING if self._pool is None:  # after a restart of the server
-                await self._bring_up(deployment, deployment.active or deployment.target)
-            case _D.RUNNING if updating:  # if what runs is broken, this may be what mends it
-                await self._bring_up(deployment, deployment.target)
-            case _D.RUNNING if broken is not None:
-                await self._give_up(deployment, broken)
+            case _D.RUNNING if self._pool is not None and self._pool.broken is not None:
+                await self._give_up(deployment, self._pool.broken)
             case _:
                 return True
         return False
@@ -170,7 +162,7 @@ class _Actor:
         )
         built = False
         try:
-            built = await self._until_built(build, deployment)
+            built = await self._until_built(build, number)
         finally:
             if not built:
                 await finish(_abandon(build))
@@ -178,11 +170,11 @@ class _Actor:
             return
         result = build.result()
         if isinstance(result, Broken):
-            await self._failed(deployment, revision, result)
+            await self._failed(deployment, number, result)
         else:
             await self._activate(deployment, number, result)
 
-    async def _until_built(self, build: "asyncio.Future[Any]", deployment: Deployment) -> bool:
+    async def _until_built(self, build: "asyncio.Future[Any]", number: int) -> bool:
         """Wait for a build; false as soon as it is not wanted any more."""
         while not build.done():
             waking = asyncio.ensure_future(self.wake.wait())
@@ -191,13 +183,15 @@ class _Actor:
             finally:
                 waking.cancel()
             self.wake.clear()
-            if not build.done() and not await self._still_wanted(deployment):
-                return False
+            if not build.done():
+                now = await self._read()
+                if now is None or not self._wants(now, number):
+                    return False
         return True
 
-    async def _still_wanted(self, deployment: Deployment) -> bool:
-        now = await self._read()
-        return now is not None and (now.state, now.target) == (deployment.state, deployment.target)
+    def _wants(self, deployment: Deployment, number: int) -> bool:
+        """Whether that revision is still the one to build."""
+        return revision_to_build(deployment, loaded=self._pool is not None) == number
 
     async def _activate(self, deployment: Deployment, number: int, pool: Pool) -> None:
         """Route the pool in the moment in which the database says so, then drain the one before it."""
@@ -221,31 +215,32 @@ class _Actor:
 
         try:
             # To the end: the swap comes with the commit, even if we are cancelled in between.
-            await finish(self._change(deployment.state, activate, target=deployment.target, then=swap))
+            await finish(self._change(lambda d: self._wants(d, number), activate, then=swap))
         finally:
             if self._pool is not pool:  # stopped, deleted or updated in the last moment
                 await pool.close()
             elif before is not None:
                 self._retire(before)
 
-    async def _failed(self, deployment: Deployment, revision: Revision, broken: Broken) -> None:
+    async def _failed(self, deployment: Deployment, number: int, broken: Broken) -> None:
         def fail(current: Deployment) -> Deployment:
             if self._pool is not None:  # an update: what runs goes on
                 return replace(current, update_state=UpdateState.FAILED, failure=broken.failure)
-            if current.update_state is UpdateState.IN_PROGRESS and revision.number != current.target:
+            if current.update_state is UpdateState.IN_PROGRESS and number != current.target:
                 return replace(current, active=0, failure=broken.failure)  # the target may be what mends it
             return _at_rest(current, _D.FAILED, broken.failure)
 
-        await self._change(deployment.state, fail, target=deployment.target)
-        self._log.warning(
-            "revision failed", deployment=deployment.id, revision=revision.number, reason=broken.failure.reason
-        )
+        await self._change(lambda d: self._wants(d, number), fail)
+        self._log.warning("revision failed", deployment=deployment.id, revision=number, reason=broken.failure.reason)
 
     async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
         """The workers of a running deployment cannot be replaced any more."""
         failure = failures.failure_of(error, revision=deployment.active, step="load", now=time.time())
         await self._unroute(deployment, 0)
-        await self._change(_D.RUNNING, lambda d: _at_rest(d, _D.FAILED, failure), target=deployment.target)
+        await self._change(
+            lambda d: d.state is _D.RUNNING and d.target == deployment.target,
+            lambda d: _at_rest(d, _D.FAILED, failure),
+        )
 
     def _seen(self, deployment: Deployment) -> None:
         self._owner.router.changed(self._owner.router.find(deployment.service_id))
@@ -277,25 +272,23 @@ class _Actor:
 
     async def _change(
         self,
-        expected: DeploymentState,
+        wanted: Callable[[Deployment], bool],
         change: Callable[[Deployment], Deployment],
         *,
-        target: int | None = None,
         then: Callable[[], None] | None = None,
-    ) -> Deployment | None:
-        """Store a change if state and target are still as expected; else the wish has changed, and nothing happens."""
+    ) -> None:
+        """Store a change, if it is still wanted of the deployment as it then is; else nothing happens."""
 
-        def transaction(tx: Transaction) -> Deployment | None:
+        def transaction(tx: Transaction) -> None:
             current = deployments.by_uid(tx, self._uid)
-            if current is None or current.state is not expected or target not in (None, current.target):
-                return None
-            saved = deployments.save(tx, change(current), time.time())
+            if current is None or not wanted(current):
+                return
+            deployments.save(tx, change(current), time.time())
             if then is not None:
                 tx.after_commit(then)
             tx.after_commit(lambda: self._owner.changes.notify(self._uid))
-            return saved
 
-        return await self._owner.database.run(transaction)
+        await self._owner.database.run(transaction)
 
 
 def _at_rest(deployment: Deployment, state: DeploymentState, failure: Failure | None) -> Deployment:

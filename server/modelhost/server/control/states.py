@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from modelhost.server.errors import Conflict
-from modelhost.server.resources import Deployment, DeploymentState, Revision, RevisionState
+from modelhost.server.resources import Deployment, DeploymentState, Revision, RevisionState, UpdateState
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 _D = DeploymentState
@@ -41,6 +41,23 @@ def move(deployment: Deployment, state: DeploymentState) -> Deployment:
             allowed=" or ".join(name.upper() for name in allowed),
         )
     return replace(deployment, state=state)
+
+
+def revision_to_build(deployment: Deployment, *, loaded: bool) -> int:
+    """The number of the revision to build and route next; 0 if there is none. `loaded` is whether one is routed.
+
+    After a restart of the server that is what ran before, whatever else is wished: it is served again soonest.
+    """
+    updating = deployment.update_state is UpdateState.IN_PROGRESS
+    match deployment.state:
+        case DeploymentState.STARTING:
+            return deployment.target
+        case DeploymentState.RUNNING if not loaded:
+            return deployment.active or deployment.target
+        case DeploymentState.RUNNING if updating:
+            return deployment.target
+        case _:
+            return 0
 
 
 def advance(revision: Revision, state: RevisionState) -> Revision:

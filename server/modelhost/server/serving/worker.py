@@ -82,7 +82,11 @@ class WorkerHost:
         self.spawner = spawner
         self.output = output
         self.marker = marker
-        self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")  # they end with the last reference to it
+        self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")
+
+    def close(self) -> None:
+        """Wait for the threads; every worker must be gone."""
+        self.threads.shutdown()
 
 
 class Worker:

@@ -18,7 +18,7 @@ import traceback
 
 _writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside these files
 import python_values  # noqa: E402
-from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402  # noqa: E402
+from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402
 
 sys.dont_write_bytecode = _writes_no_bytecode
 EXIT_BROKEN, EXIT_NO_LINK = 70, 71

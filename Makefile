@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help host venv demo run test check fix docs proto proto-check proto-lint clean
+.PHONY: help host venv demo demo-gitlab run test check fix docs proto proto-check proto-lint clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ $(VENV)/.made: pyproject.toml | host
 
 demo: venv ## Deploy three old models and predict with each
 	@$(BIN)/python examples/demo.py
+
+demo-gitlab: venv ## Show the life of a model in a GitLab: deploy, mend, debug, update, roll back
+	@$(BIN)/python examples/demo_gitlab.py
 
 run: venv ## Run a server in the foreground with the examples deployed
 	@$(BIN)/python examples/demo.py --serve
@@ -91,4 +94,4 @@ proto-lint: ## Lint the .proto files with buf (or through npx)
 	@if command -v buf >/dev/null; then buf lint proto; else npx --yes @bufbuild/buf lint proto; fi
 
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) build dist .demo .run .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .demo .demo-gitlab .run .mypy_cache .ruff_cache .pytest_cache

@@ -35,7 +35,7 @@ def get(server: RunningServer, source_id: str) -> pb.DataSource:
     return server.client.admin.GetDataSource(pb.GetDataSourceRequest(name=source_id))
 
 
-def tested(server: RunningServer, source_id: str, project: str = "") -> pb.TestDataSourceResponse:
+def try_out(server: RunningServer, source_id: str, project: str = "") -> pb.TestDataSourceResponse:
     return server.client.admin.TestDataSource(pb.TestDataSourceRequest(name=source_id, project=project))
 
 

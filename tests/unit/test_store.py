@@ -16,7 +16,6 @@ import pytest
 
 from modelhost.server.resources import (
     DataSource,
-    SourceOptions,
     Deployment,
     DeploymentState,
     Failure,
@@ -24,6 +23,7 @@ from modelhost.server.resources import (
     ModelSource,
     Revision,
     RevisionState,
+    SourceOptions,
     TestCall,
     UpdateState,
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modelhost.client import ModelHostError
+from modelhost.server.vault import Vault
 from modelhost.v1 import data_source_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.checks import refused
@@ -118,13 +119,11 @@ def test_with_another_key_a_data_source_says_so_and_can_be_given_its_token_anew(
         assert server.update("turbine", ref="main").update_state == Deployment.UPDATE_STATE_DONE
 
 
-def test_a_key_that_is_none_is_no_key(tmp_path: Path) -> None:
-    with RunningServer(tmp_path / "state"):
-        pass
-    (tmp_path / "state" / "secret.key").write_text("abc")
+def test_a_key_that_is_none_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "secret.key").write_text("abc")
 
-    with pytest.raises(ValueError, match="does not hold a key of 32 bytes; put the right one in its place"):
-        RunningServer(tmp_path / "state").__enter__()
+    with pytest.raises(ValueError, match=r"secret\.key does not hold a key of 32 bytes; put the right one"):
+        Vault.from_file(tmp_path / "secret.key")
 
 
 class TestPasswordsInGitUrls:

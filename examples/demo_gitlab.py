@@ -181,9 +181,7 @@ def story(gitlab: GitLab, address: str, state: Path) -> None:
 
 def directly(client: Client, state: Path) -> object:
     """What the model predicts when its author runs it, in the environment of revision 2."""
-    revision = client.admin.GetRevision(
-        deployment_pb2.GetRevisionRequest(name="deployments/diabetes/revisions/2")
-    )
+    revision = client.admin.GetRevision(deployment_pb2.GetRevisionRequest(name="deployments/diabetes/revisions/2"))
     environment = state / "environments" / revision.environment.removeprefix("environments/")[:32]
     return run_directly(MODEL, str(environment / "bin" / "python"), json.loads(PATIENT))
 

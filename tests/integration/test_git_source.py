@@ -1,8 +1,6 @@
 """Real repositories, read through the real git over every transport that this machine can serve."""
 
-import base64
 import contextlib
-import http.server
 import os
 import shutil
 import socket
@@ -22,8 +20,8 @@ from modelhost.server.sources.git_command import NO_REPOSITORY, Git, reach
 from modelhost.server.sources.git_place import Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Content, Executable, Link, Repo, Submodule
+from tests.git_web import PASSWORD, Web, serving
 
-PASSWORD = "correct-horse-battery"
 FILES: dict[str, Content] = {
     "main.py": b"def predict(parameters):\r\n    return 1\n",
     "empty": b"",
@@ -69,53 +67,6 @@ def contents(source: Source, commit: str, project: str = "") -> dict[str, bytes]
     return files
 
 
-class Web(http.server.ThreadingHTTPServer):
-    """Repositories as plain files ("dumb HTTP"), for those who know the password; or a redirect to another place."""
-
-    def __init__(self, directory: Path, redirect: str = "") -> None:
-        self.authorizations: list[str] = []
-        self.seen_in_arguments = False
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            server: Web
-
-            def do_GET(self) -> None:
-                self.server.seen_in_arguments |= any(PASSWORD in line for line in _command_lines())
-                if redirect:
-                    self.send_response(302)
-                    self.send_header("Location", redirect + self.path)
-                    self.end_headers()
-                    return
-                given = self.headers.get("Authorization", "")
-                self.server.authorizations.append(given)
-                if given == "Basic " + base64.b64encode(f"ada:{PASSWORD}".encode()).decode():
-                    super().do_GET()
-                    return
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="models"')
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), lambda *given: Handler(*given, directory=str(directory)))
-
-    def url(self, userinfo: str = "") -> str:
-        return f"http://{userinfo}127.0.0.1:{self.server_address[1]}"
-
-
-@contextlib.contextmanager
-def serving(web: Web) -> Iterator[Web]:
-    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield web
-    finally:
-        web.shutdown()
-        thread.join()
-        web.server_close()
-
-
 @contextlib.contextmanager
 def git_daemon(base: Path) -> Iterator[str]:
     """A git:// server on loopback; yields its URL."""
@@ -141,12 +92,6 @@ def _until(attempt: Callable[[], object]) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _command_lines() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield path.read_bytes().decode(errors="replace")
 
 
 @pytest.fixture(params=["path", "file", "git", "http"])

@@ -41,7 +41,7 @@ EXIT_CODES: Mapping[ExitCode, str] = {
 # What to do next, where the server's own message does not say so.
 _HINTS: Mapping[str, str] = {
     "SERVICE_NOT_FOUND": "`modelhost list` shows what there is",
-    "DATA_SOURCE_EXISTS": "to change it, delete it and add it again; its deployments must be deleted before",
+    "DATA_SOURCE_EXISTS": "`modelhost source update NAME` changes it",
     "SOURCE_UNREACHABLE": "`modelhost source test NAME` tries again",
     "REF_NOT_FOUND": "`modelhost source refs NAME` lists the branches and tags",
     "PATH_NOT_FOUND": "`modelhost source files NAME` lists the files",

@@ -6,6 +6,7 @@ errors.py       exit codes, errors            output.py       tables, JSON, note
 connection.py   address and token             flags.py        options shared by verbs
 wish.py         flags of deploy and update    modelfile.py    modelhost.toml and Git
 follow.py       what happens to a deployment  progress.py     how that looks
+gitlab.py       flags for a GitLab's place, and its token
 api.py          the API's messages, imported late
 and a module for each verb, or family of verbs.
 """
@@ -17,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from modelhost.cli import deploy, deployments, logs, predict, runtimes, show, sources, version
+from modelhost.cli import browse, deploy, deployments, logs, predict, runtimes, show, sources, version
 from modelhost.cli.errors import EXIT_CODES, ExitCode, of_exception
 from modelhost.cli.flags import Command, Group, help_text
 from modelhost.cli.output import Output
@@ -69,10 +70,13 @@ def _source() -> typer.Typer:
     )
     for name, function in (
         ("add", sources.add),
+        ("update", sources.update),
         ("test", sources.try_),
         ("list", sources.list_),
-        ("refs", sources.refs),
-        ("files", sources.files),
+        ("projects", browse.projects),
+        ("refs", browse.refs),
+        ("files", browse.files),
+        ("cat", browse.cat),
         ("delete", sources.delete),
     ):
         group.command(name, cls=Command)(function)

@@ -73,6 +73,13 @@ class Output:
         else:
             print(clean(text), flush=True)
 
+    def text(self, text: str) -> None:
+        """Print a file's text: as it is into a pipe, without what a terminal would obey on one."""
+        if self.is_terminal:
+            text = "\n".join(map(clean, text.removesuffix("\n").split("\n"))) + "\n"
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str = "") -> None:
         """Print a table; where it has no rows, a terminal gets the sentence `empty` instead."""
         if self.is_terminal and not rows and empty:

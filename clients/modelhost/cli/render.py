@@ -101,3 +101,10 @@ def source_words(source: "api.ModelSource", commit: str = "") -> str:
     if source.paths:
         words += f", only {', '.join(source.paths)}"
     return words
+
+
+def location_words(source: "api.DataSource") -> str:
+    """Return where a data source lies: `https://git.example.com/team`, `GitLab https://gitlab.example.com/energy`."""
+    if source.HasField("git"):
+        return source.git.url
+    return f"GitLab {source.gitlab.url}{'/' if source.gitlab.namespace else ''}{source.gitlab.namespace}"

@@ -6,23 +6,28 @@ from typing import Annotated
 import typer
 
 from modelhost.cli import api
+from modelhost.cli.arguments import Project, SourceName
 from modelhost.cli.connection import Session
-from modelhost.cli.errors import CommandError, ExitCode
+from modelhost.cli.errors import CommandError, ExitCode, usage
 from modelhost.cli.flags import verb
+from modelhost.cli.gitlab import GitLabFlags
 from modelhost.cli.paging import whole
-from modelhost.cli.render import moment, short, size
-
-_Source = Annotated[str, typer.Argument(metavar="NAME", help="The data source.")]
-_Project = Annotated[str, typer.Option(metavar="PATH", help="Path of the project within the data source.")]
+from modelhost.cli.render import location_words, moment, short
 
 
 @verb
 def add(
     session: Session,
+    gitlab: GitLabFlags,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: letters, digits, `_`, `-`.")],
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="A Git URL, or a directory of the server's host. See above.")
-    ],
+        str | None, typer.Argument(metavar="URL", help="A Git URL, or a directory of the server's host. See above.")
+    ] = None,
+    *,
+    gitlab_url: Annotated[
+        str | None,
+        typer.Option("--gitlab", metavar="URL", help="A GitLab instead: its address.", rich_help_panel="GitLab"),
+    ] = None,
     description: Annotated[str, typer.Option(help="What people should know about it.")] = "",
     test: Annotated[bool, typer.Option("--test/--no-test", help="Try it at once; if it fails, it stays added.")] = True,
 ) -> None:
@@ -30,34 +35,114 @@ def add(
 
     The URL names one Git repository, or the place that holds several; then a deployment says which one with --project.
 
+    With --gitlab, projects are read through GitLab's API. That takes a token with the scopes read_api and
+    read_repository: in a file, in MODELHOST_GITLAB_TOKEN, from a pipe, or typed in when asked for. There is no option
+    for the token itself, for lists of processes show command lines.
+
     Examples:
       modelhost source add models https://git.example.com/team/models.git
       modelhost source add team https://git.example.com/team
       modelhost source add local ./my-models
+      modelhost source add energy --gitlab https://gitlab.example.com --namespace energy
+      pass show gitlab | modelhost source add energy --gitlab https://gitlab.example.com
     """
-    local = Path(url).expanduser()
-    location = str(local.resolve()) if "://" not in url and local.is_dir() else url
-    created = session.admin.CreateDataSource(
-        api.CreateDataSourceRequest(
-            data_source_id=name,
-            data_source=api.DataSource(description=description, git=api.GitLocation(url=location)),
-        )
-    )
+    if (url is None) == (gitlab_url is None):
+        raise usage("a data source is either a Git URL or a GitLab: give URL, or --gitlab URL")
+    wanted = api.DataSource(description=description)
+    location, given = gitlab.given()
+    if url is not None:
+        if given or gitlab.gitlab_token_file:
+            raise usage("this says how to reach a GitLab, but there is none: give its address with --gitlab URL")
+        wanted.git.url = _location(url)
+    else:
+        location.url, location.token = gitlab_url or "", gitlab.token()
+        wanted.gitlab.CopyFrom(location)
+    created = session.admin.CreateDataSource(api.CreateDataSourceRequest(data_source_id=name, data_source=wanted))
     if session.as_json:
         session.out.document(created)
     else:
-        session.out.line(f"data source {short(created.name)} added: {created.git.url}")
-    if not test:
-        return
-    result = session.admin.TestDataSource(api.TestDataSourceRequest(name=created.name))
+        session.out.line(f"data source {short(created.name)} added: {location_words(created)}")
+    if test:
+        _try_out(session, created.name)
+
+
+def _location(url: str) -> str:
+    local = Path(url).expanduser()
+    return str(local.resolve()) if "://" not in url and local.is_dir() else url
+
+
+def _try_out(session: Session, name: str) -> None:
+    """Say whether a data source that was just changed can be used; it stays as it is."""
+    result = session.admin.TestDataSource(api.TestDataSourceRequest(name=name))
     if not result.ok:
         session.out.warn(f"it cannot be used yet: {result.message}")
     elif not session.as_json:
         session.out.line(_tested(result))
+    for warning in result.warnings:
+        session.out.warn(warning)
 
 
 @verb
-def try_(session: Session, name: _Source, project: _Project = "") -> None:
+def update(
+    session: Session,
+    gitlab: GitLabFlags,
+    name: SourceName,
+    *,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Its new place; another GitLab needs a new token, too.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="What people should know about it.")] = None,
+    new_token: Annotated[
+        bool,
+        typer.Option(
+            "--new-token",
+            help="Give it a new token: from MODELHOST_GITLAB_TOKEN, a pipe, or typed in when asked for.",
+            rich_help_panel="GitLab",
+        ),
+    ] = False,
+    test: Annotated[bool, typer.Option("--test/--no-test", help="Try it at once; if it fails, it stays so.")] = True,
+) -> None:
+    """Change a data source, leave the rest as it is. Deployments go on with it.
+
+    Examples:
+      modelhost source update energy --new-token
+      modelhost source update energy --gitlab-token-file token.txt --namespace energy/forecasting
+      modelhost source update models --url https://git.example.com/team/models.git
+    """
+    location, fields = gitlab.given()
+    wants_token = new_token or gitlab.gitlab_token_file is not None
+    is_gitlab = bool(fields) or wants_token
+    if url is not None and not is_gitlab:
+        is_gitlab = session.admin.GetDataSource(api.GetDataSourceRequest(name=name)).HasField("gitlab")
+    wanted = api.DataSource(name=name, description=description or "")
+    paths = [] if description is None else ["description"]
+    if is_gitlab:
+        if url is not None:
+            location.url = url
+            fields.append("url")
+        if wants_token:
+            location.token = gitlab.token()
+            fields.append("token")
+        wanted.gitlab.CopyFrom(location)
+        paths += [f"gitlab.{field}" for field in fields]
+    elif url is not None:
+        wanted.git.url = _location(url)
+        paths.append("git.url")
+    if not paths:
+        raise usage("there is nothing to change", "`modelhost source update --help` shows what can be changed")
+    request = api.UpdateDataSourceRequest(data_source=wanted)
+    request.update_mask.paths.extend(paths)
+    changed = session.admin.UpdateDataSource(request)
+    if session.as_json:
+        session.out.document(changed)
+    else:
+        session.out.line(f"data source {short(changed.name)} updated: {location_words(changed)}")
+    if test:
+        _try_out(session, changed.name)
+
+
+@verb
+def try_(session: Session, name: SourceName, project: Project = "") -> None:
     """Say whether a data source can be reached and used; exit code 1 if not.
 
     Examples:
@@ -69,8 +154,11 @@ def try_(session: Session, name: _Source, project: _Project = "") -> None:
         session.out.document(result)
     if not result.ok:
         raise CommandError(result.message, ExitCode.FAILED, reason=result.reason)
-    if not session.as_json:
-        session.out.line(_tested(result))
+    if session.as_json:
+        return
+    session.out.line(_tested(result))
+    for warning in result.warnings:
+        session.out.warn(warning)
 
 
 def _tested(result: "api.TestDataSourceResponse") -> str:
@@ -94,14 +182,17 @@ def list_(session: Session) -> None:
     if session.as_json:
         session.out.document(answer)
         return
-    rows = [(short(s.name), s.git.url, s.description, moment(s.create_time)) for s in answer.data_sources]
+    rows = [(short(s.name), location_words(s), s.description, moment(s.create_time)) for s in answer.data_sources]
     session.out.table(
         ["NAME", "URL", "DESCRIPTION", "ADDED"], rows, empty="no data sources yet: `modelhost source add NAME URL`"
     )
+    for source in answer.data_sources:
+        for warning in source.warnings:
+            session.out.warn(f"{short(source.name)}: {warning}")
 
 
 @verb
-def delete(session: Session, name: _Source) -> None:
+def delete(session: Session, name: SourceName) -> None:
     """Forget a data source that no deployment uses. What is in it stays as it is.
 
     Examples:
@@ -112,55 +203,3 @@ def delete(session: Session, name: _Source) -> None:
         session.out.document(answer)
     else:
         session.out.line(f"data source {short(name)} deleted")
-
-
-@verb
-def refs(
-    session: Session,
-    name: _Source,
-    project: _Project = "",
-    prefix: Annotated[str, typer.Option(help="Only those whose name starts with this.")] = "",
-) -> None:
-    """List the branches and tags that can be deployed.
-
-    Examples:
-      modelhost source refs models
-      modelhost source refs team --project fraud/scoring --prefix v1.
-    """
-    request = api.ListRefsRequest(data_source=name, project=project, prefix=prefix)
-    answer = whole(session.admin.ListRefs, request)
-    if session.as_json:
-        session.out.document(answer)
-        return
-    rows = []
-    for ref in answer.refs:
-        kind = api.Ref.Kind.Name(ref.kind).removeprefix("KIND_").lower()
-        rows.append((ref.name, f"{kind} (default)" if ref.is_default else kind, ref.commit))
-    session.out.table(["NAME", "KIND", "COMMIT"], rows, empty="no such branches or tags")
-
-
-@verb
-def files(
-    session: Session,
-    name: _Source,
-    project: _Project = "",
-    ref: Annotated[str, typer.Option(help="Branch, tag or commit; else the default branch.")] = "",
-    directory: Annotated[str, typer.Option(metavar="PATH", help="Only what is below this directory.")] = "",
-) -> None:
-    """List the files of a commit.
-
-    Examples:
-      modelhost source files models --ref v1.2
-      modelhost source files team --project fraud/scoring --directory churn
-    """
-    request = api.ListFilesRequest(data_source=name, project=project, ref=ref, directory=directory)
-    answer = whole(session.admin.ListFiles, request)
-    if session.as_json:
-        session.out.document(answer)
-        return
-    rows = []
-    for file in answer.files:
-        kind = api.SourceFile.Kind.Name(file.kind).removeprefix("KIND_").lower()
-        rows.append((size(file.size) if kind in {"file", "executable"} else "", kind, file.path))
-    session.out.table(["SIZE", "KIND", "PATH"], rows, empty="no files there")
-    session.out.note(f"commit {answer.commit}")

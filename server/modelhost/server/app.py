@@ -36,6 +36,7 @@ from modelhost.server.control.preview import Preview
 from modelhost.server.control.reconciler import Reconciler
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
+from modelhost.server.control.token_check import TokenCheck
 from modelhost.server.doors.grpcio import GrpcioDoor
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
@@ -97,7 +98,10 @@ class App:
         self._output = OutputPump()
         self._router = router = Router()
         router.listen(lambda service: changes.notify(service.deployment_uid))
-        self._sources = sources = Sources(database, state.cache / "sources", state.marker, vault)
+        self._sources = sources = Sources(
+            database, state.cache / "sources", state.marker, vault, snapshot_limit=settings.snapshot_limit
+        )
+        self._token_check = TokenCheck(database, sources)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
         self._host = host = WorkerHost(state.workers, self._spawner, self._output, state.marker)
         loader = Loader(snapshots, logs, vault, settings.message_limit)
@@ -172,6 +176,7 @@ class App:
         await self._door.start()
         await self._reconciler.start()
         self._collecting = asyncio.ensure_future(self._collector.run())
+        self._checking_tokens = asyncio.ensure_future(self._token_check.run())
         log.warning("models are not isolated from the server: their workers run as its user and can read its files")
         log.info("serving", address=self.address, state_dir=str(self.state.root))
 
@@ -180,6 +185,7 @@ class App:
         self._stopping.set()
         await self._door.stop(STOP_GRACE_SECONDS)
         self._collecting.cancel()
+        self._checking_tokens.cancel()
         await self._reconciler.close()
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)

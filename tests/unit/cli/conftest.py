@@ -102,20 +102,25 @@ class Terminal:
 
     process: subprocess.Popen[bytes]
     fd: int
+    shown: bytes = b""
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the terminal has shown this."""
+        while text.encode() not in self.shown:
+            self.shown += os.read(self.fd, 65536)
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
     def finish(self) -> tuple[int, str]:
         """Wait for the command's end; return its exit code and all that the terminal showed."""
-        shown = b""
         while True:
             try:
                 part = os.read(self.fd, 65536)
             except OSError:  # the last one to hold the other end is gone
                 break
-            shown += part
-        return self.process.wait(PATIENCE), shown.decode()
+            self.shown += part
+        return self.process.wait(PATIENCE), self.shown.decode()
 
 
 @pytest.fixture
@@ -133,7 +138,10 @@ def terminal(server: FakeServer) -> Iterator[Callable[..., Terminal]]:
             "COLUMNS": "120",
         }
         command = [sys.executable, "-m", "modelhost.cli.main", *arguments]
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ)
+        # Its own session: what is asked for must not be asked for on the developer's terminal.
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
+        )
         os.close(theirs)
         started.append(Terminal(process, ours))
         return started[-1]

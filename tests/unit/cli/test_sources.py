@@ -109,7 +109,52 @@ def test_the_runtimes_say_what_is_missing(server, cli):
     assert [runtime["usable"] for runtime in cli("runtimes", "--json").document["runtimes"]] == [True, False]
 
 
-@pytest.mark.parametrize("verb", ["add", "test", "list", "delete", "refs", "files"])
+def test_projects_are_listed(server, cli):
+    lines = cli("source", "projects", "energy").out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["NUMBER", "PATH", "TITLE", "DEFAULT", "BRANCH", "ACTIVE"],
+        ["7", "forecasting/turbine", "Turbine", "main", "-"],
+        ["9", "solar", "Solar", "-", "-"],
+    ]
+    found = cli("source", "projects", "energy", "--search", "turb", "--json").document
+    assert [project["id"] for project in found["projects"]] == ["7"]
+
+
+def test_a_file_is_printed_as_it_is(server, cli):
+    server.text = "a\tb\r\n\x1b[7mc"
+    result = cli("source", "cat", "energy", "lib/main.py", "--project", "7", "--ref", "v1.0")
+    assert (result.code, result.out) == (0, server.text)
+    assert result.err.startswith("note: commit 4f2c1a90d1")
+    [request] = server.requests("ReadFile")
+    assert (request.project, request.ref, request.path) == ("7", "v1.0", "lib/main.py")
+    assert cli("source", "cat", "energy", "main.py", "--json").document["text"] == server.text
+
+
+def test_of_a_large_file_the_rest_is_told_to_be_missing(server, cli):
+    server.text_size = 2_500_000
+    result = cli("source", "cat", "models", "large.csv")
+    assert "warning: this is the beginning of large.csv: all of it has 2.5 MB" in result.err
+
+
+def test_git_can_be_moved_and_described_anew(server, cli):
+    cli("source", "add", "models", "https://git.example.com/models.git", "--no-test")
+    result = cli("source", "update", "models", "--url", "https://git.example.com/other.git", "--description", "ours")
+    assert result.out.splitlines() == [
+        "data source models updated: https://git.example.com/other.git",
+        "ok: Git repository, default branch main, 3 branches and tags",
+    ]
+    [request] = server.requests("UpdateDataSource")
+    assert list(request.update_mask.paths) == ["description", "git.url"]
+    assert cli("source", "update", "models", "--description", "", "--json").document["description"] == ""
+
+
+def test_an_update_of_nothing_is_a_wrong_command_line(server, cli):
+    result = cli("source", "update", "models")
+    assert (result.code, result.err.splitlines()[0]) == (2, "error: there is nothing to change")
+    assert server.requests("UpdateDataSource") == []
+
+
+@pytest.mark.parametrize("verb", ["add", "update", "test", "list", "projects", "refs", "files", "cat", "delete"])
 def test_every_verb_has_examples(run, verb):
     result = run("source", verb, "--help")
     assert result.code == 0

@@ -23,7 +23,10 @@ from modelhost.v1.data_source_pb2 import (
     DeleteDataSourceResponse,
     ListDataSourcesResponse,
     ListFilesResponse,
+    ListProjectsResponse,
     ListRefsResponse,
+    Project,
+    ReadFileResponse,
     Ref,
     SourceFile,
     TestDataSourceResponse,
@@ -88,6 +91,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         self.refusals: dict[str, Refusal] = {}
         self.sources: dict[str, DataSource] = {}
         self.test_answer = TestDataSourceResponse(ok=True, message="Git repository", default_branch="main", ref_count=3)
+        self.text, self.text_size = "def predict(p):\n    return p\n", 0
         self.deployments: dict[str, Deployment] = {}
         self.revisions: dict[str, list[Revision]] = {}
         self.build = Build()
@@ -114,7 +118,20 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         source.CopyFrom(request.data_source)
         source.name = f"dataSources/{request.data_source_id}"
         source.create_time.GetCurrentTime()
+        if source.HasField("gitlab"):
+            source.gitlab.token = ""
         self.sources[source.name] = source
+        return source
+
+    def GetDataSource(self, request, context):
+        return self.sources[f"dataSources/{_id(request.name)}"]
+
+    def UpdateDataSource(self, request, context):
+        source = self.sources[f"dataSources/{_id(request.data_source.name)}"]
+        for path in request.update_mask.paths:
+            _copy_field(request.data_source, source, path)
+        if source.HasField("gitlab"):
+            source.gitlab.token = ""
         return source
 
     def ListDataSources(self, request, context):
@@ -125,6 +142,16 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
 
     def TestDataSource(self, request, context):
         return self.test_answer
+
+    def ListProjects(self, request, context):
+        projects = [
+            Project(id="7", path="forecasting/turbine", title="Turbine", default_branch="main"),
+            Project(id="9", path="solar", title="Solar"),
+        ]
+        return _page(ListProjectsResponse, "projects", [p for p in projects if request.search in p.path], request)
+
+    def ReadFile(self, request, context):
+        return ReadFileResponse(text=self.text, size=self.text_size or len(self.text), commit=COMMIT)
 
     def ListRefs(self, request, context):
         refs = [

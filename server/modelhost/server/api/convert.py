@@ -8,7 +8,6 @@ from modelhost.envs import Environment, Interpreter, Language
 from modelhost.server.api import names
 from modelhost.server.control.diff import Change, Difference
 from modelhost.server.resources import (
-    DataSource,
     Deployment,
     DeploymentState,
     Failure,
@@ -20,11 +19,10 @@ from modelhost.server.resources import (
     UpdateState,
 )
 from modelhost.server.serving.pool import PoolStatus
-from modelhost.server.sources import EntryKind, SourceRef, TreeEntry
 from modelhost.server.sources.paths import shown
 from modelhost.server.sources.snapshots import SnapshotFile
 from modelhost.server.store.logs import LogEntry
-from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2, service_pb2
+from modelhost.v1 import deployment_pb2, log_pb2, runtime_pb2, service_pb2
 
 _Text = deployment_pb2.ModelSettings
 _TEXTS = {"unicode": _Text.TEXT_UNICODE, "bytes": _Text.TEXT_BYTES}
@@ -37,12 +35,6 @@ _UPDATE_STATES = {
 _LANGUAGES = {
     Language.PYTHON: runtime_pb2.Runtime.LANGUAGE_PYTHON,
     Language.R: runtime_pb2.Runtime.LANGUAGE_R,
-}
-_KINDS = {
-    EntryKind.FILE: data_source_pb2.SourceFile.KIND_FILE,
-    EntryKind.EXECUTABLE: data_source_pb2.SourceFile.KIND_EXECUTABLE,
-    EntryKind.LINK: data_source_pb2.SourceFile.KIND_LINK,
-    EntryKind.SUBMODULE: data_source_pb2.SourceFile.KIND_SUBMODULE,
 }
 _STREAMS = {
     "server": log_pb2.LogEntry.STREAM_SERVER,
@@ -58,29 +50,6 @@ def timestamp(seconds: float | None) -> Timestamp | None:
     result = Timestamp()
     result.FromMilliseconds(round(seconds * 1000))
     return result
-
-
-def data_source(value: DataSource) -> data_source_pb2.DataSource:
-    """A data source."""
-    return data_source_pb2.DataSource(
-        name=names.join(names.DATA_SOURCES, value.id),
-        description=value.description,
-        create_time=timestamp(value.created),
-        update_time=timestamp(value.updated),
-        etag=str(value.version),
-        git=data_source_pb2.GitLocation(url=value.url),
-    )
-
-
-def ref(value: SourceRef) -> data_source_pb2.Ref:
-    """A branch or tag."""
-    kind = data_source_pb2.Ref.KIND_TAG if value.is_tag else data_source_pb2.Ref.KIND_BRANCH
-    return data_source_pb2.Ref(name=value.name, kind=kind, commit=value.commit, is_default=value.is_default)
-
-
-def source_file(value: TreeEntry) -> data_source_pb2.SourceFile:
-    """A file of a commit."""
-    return data_source_pb2.SourceFile(path=shown(value.path), size=value.size, kind=_KINDS[value.kind])
 
 
 def runtime(value: Interpreter) -> runtime_pb2.Runtime:

@@ -34,7 +34,7 @@ def key_in(page_token: str, listing: str) -> str:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         found = separator = key = ""
     if not separator or found != listing:
-        raise _invalid()
+        raise invalid()
     return key
 
 
@@ -45,7 +45,7 @@ def numbers_in(page_token: str, listing: str, count: int) -> tuple[int, ...]:
         return ()
     parts = key.split(" ")
     if len(parts) != count or not all(part.isdecimal() and len(part) <= DIGITS for part in parts):
-        raise _invalid()
+        raise invalid()
     return tuple(map(int, parts))
 
 
@@ -54,7 +54,8 @@ def cut(listing: str, keys: list[str], size: int) -> str:
     return token(listing, keys[size - 1]) if len(keys) > size else ""
 
 
-def _invalid() -> InvalidRequest:
+def invalid() -> InvalidRequest:
+    """The refusal of a token that is not for the list."""
     return InvalidRequest(
         "page_token",
         "page_token was not made for this list; leave it empty to begin anew",

@@ -4,7 +4,7 @@ from modelhost.envs import Job
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.resources import ModelSettings, ModelSource
-from modelhost.server.sources import Selection
+from modelhost.server.sources import Selection, Source
 from modelhost.server.sources.paths import choose
 
 
@@ -19,10 +19,9 @@ class Preview:
         """Raise what a start would fail with, as far as it can be told without fetching or building."""
         if settings.runtime:
             await self._runtimes.usable(settings.runtime)
-        place = self._sources.open(await self._sources.get(source.data_source))
 
-        def look(job: Job) -> None:
+        def look(place: Source, job: Job) -> None:
             commit = place.resolve(source.project, source.ref, job)
             choose(place.tree(source.project, commit, job), Selection(source.directory, source.paths))
 
-        await self._sources.ask(look)
+        await self._sources.ask(await self._sources.get(source.data_source), look)

@@ -2,6 +2,7 @@
 
     gitlab.py             what a `Source` does (this file)
     gitlab_access.py        whether it can be used: the server, the token, the namespace
+    gitlab_expiry.py          until when
     gitlab_projects.py      finding and listing projects
     gitlab_commits.py       refs, commits, trees, single files
     gitlab_fetch.py         the bytes of many files: by

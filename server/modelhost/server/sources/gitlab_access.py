@@ -4,20 +4,17 @@ https://docs.gitlab.com/api/personal_access_tokens/#self-inform and
 https://docs.gitlab.com/user/profile/personal_access_tokens/#personal-access-token-scopes
 """
 
-import math
 import time
 from datetime import UTC, datetime
 
 from modelhost.server.errors import Conflict, Unavailable
 from modelhost.server.sources import SourceReport
 from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_errors import date_of
+from modelhost.server.sources.gitlab_expiry import expiry_warning
 from modelhost.server.sources.gitlab_projects import Project, find_project, projects_path
 from modelhost.server.sources.paths import shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
-WARNING_DAYS = 30
-DAY_SECONDS = 86_400
 # Each scope with those that include it.
 _NEEDED_SCOPES = {"read_api": {"api", "read_api"}, "read_repository": {"api", "read_repository"}}
 
@@ -43,19 +40,6 @@ def test_access(client: Client, project: str) -> SourceReport:
         message += f"; the default branch is {shown(branch)}" if branch else ", and no commits yet"
     warning = expiry_warning(expires, time.time())
     return SourceReport(message, branch, refs, (warning,) if warning else (), expires)
-
-
-def expiry_warning(expires: float | None, now: float) -> str:
-    """A sentence if a token has expired or will within `WARNING_DAYS`, else "". Both in seconds since 1970."""
-    if expires is None or expires - now > WARNING_DAYS * DAY_SECONDS:
-        return ""
-    if expires <= now:
-        return f"the token has expired on {date_of(expires)}: make a new one in GitLab and give it to the data source"
-    days = math.ceil((expires - now) / DAY_SECONDS)
-    return (
-        f"the token expires on {date_of(expires)}, in {_count(days, 'day')}:"
-        " make a new one in GitLab and give it to the data source"
-    )
 
 
 def _token_expires(client: Client) -> float | None:

@@ -14,13 +14,13 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import requests
 from gitlab.exceptions import GitlabError
 
 from modelhost.server.errors import Conflict, DomainError, Unavailable
+from modelhost.server.sources.gitlab_expiry import date_of
 from modelhost.server.sources.gitlab_place import GitLabLimits, GitLabPlace
 from modelhost.server.sources.gitlab_transport import AskedToWait, Elsewhere, TooMuch, causes
 from modelhost.server.sources.paths import shown
@@ -114,11 +114,6 @@ def explain_status(status: int, body: bytes, circumstances: Circumstances) -> Do
         _UNAVAILABLE, "{place} answers with status {status}{cause}",
         place=place, status=status, cause=f": {said}" if said else "",
     )  # fmt: skip
-
-
-def date_of(seconds: float) -> str:
-    """The day of a time: `2026-03-01`."""
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def _ended(said: str, circumstances: Circumstances) -> Conflict:

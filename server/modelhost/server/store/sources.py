@@ -25,9 +25,14 @@ def save(tx: Transaction, source: DataSource, now: float) -> DataSource:
 
 
 def note_expiry(tx: Transaction, source: DataSource, expires: float | None) -> None:
-    """Keep what a place said of its token. No change that anybody made: version and time stay."""
-    options = replace(source.options, token_expires=expires)
-    tx.execute("UPDATE data_sources SET options = ? WHERE uid = ?", encode(options), source.uid)
+    """Keep what a place said of its token, unless it has another token by now.
+
+    No change that anybody made: version and time stay.
+    """
+    current = get(tx, source.id)
+    if current is not None and (current.uid, current.secret) == (source.uid, source.secret):
+        options = replace(current.options, token_expires=expires)
+        tx.execute("UPDATE data_sources SET options = ? WHERE uid = ?", encode(options), current.uid)
 
 
 def _changing(source: DataSource) -> dict[str, Value]:
@@ -50,6 +55,12 @@ def get(tx: Transaction, source_id: str) -> DataSource | None:
 def page(tx: Transaction, after: str, limit: int) -> list[DataSource]:
     """At most `limit` data sources whose id comes after `after`, by id."""
     rows = tx.execute(f"SELECT {COLUMNS} FROM data_sources WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+    return [decode_row(DataSource, COLUMNS, row) for row in rows]
+
+
+def of_kind(tx: Transaction, kind: str) -> list[DataSource]:
+    """All data sources of a kind, by id."""
+    rows = tx.execute(f"SELECT {COLUMNS} FROM data_sources WHERE kind = ? ORDER BY id", kind)
     return [decode_row(DataSource, COLUMNS, row) for row in rows]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from modelhost.server.api import convert, names, paging
+from modelhost.server.api import convert, masks, names, paging
 from modelhost.server.api.admin import fields
 from modelhost.server.api.call import Call
 from modelhost.server.api.mutations import Mutations
@@ -77,7 +77,10 @@ class DeploymentMethods:
 
         def update(tx: Transaction) -> pb.Deployment:
             current = self._commands.find(tx, deployment_id)
-            message, paths = fields.merged(self._shown(current), request.deployment, request.update_mask)
+            message, paths = masks.merged(
+                self._shown(current), request.deployment, request.update_mask,
+                mutable=fields.MUTABLE, parts=fields.PARTS,
+            )  # fmt: skip
             description, source, settings = fields.wish(message)
             if paths and all(path == "description" for path in paths):
                 return self._shown(self._commands.describe(tx, deployment_id, description, etag))

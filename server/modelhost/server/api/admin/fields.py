@@ -1,7 +1,4 @@
-"""Reading a deployment's wish out of a request: checks of fields, and update masks (https://google.aip.dev/134)."""
-
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
+"""Reading a deployment's wish out of a request: checks of fields."""
 
 from modelhost.server.api import convert, names
 from modelhost.server.control import settings as settings_rules
@@ -13,6 +10,7 @@ DESCRIPTION_LIMIT = 500
 REF_LIMIT = 250
 LIST_LIMIT = 1_000
 MUTABLE = ("description", "source", "settings")
+PARTS = ("source", "settings", "limits")
 
 
 def wish(message: pb.Deployment) -> tuple[str, ModelSource, ModelSettings]:
@@ -64,45 +62,3 @@ def _check_count(items: object, field: str) -> None:
         raise InvalidRequest(
             field, "{field} has {count} items; at most {limit} are allowed", count=count, limit=LIST_LIMIT
         )
-
-
-def merged(current: pb.Deployment, wanted: pb.Deployment, mask: FieldMask) -> tuple[pb.Deployment, list[str]]:
-    """Put the masked fields of `wanted` over `current`; also returns which. Raises `InvalidRequest` for a bad mask."""
-    paths = list(mask.paths) or _set_paths(wanted)
-    for path in paths:
-        known = path.split(".")[0] in MUTABLE and FieldMask(paths=[path]).IsValidForDescriptor(pb.Deployment.DESCRIPTOR)
-        if not known:
-            raise InvalidRequest("update_mask", "{path} cannot be updated", path=repr(path[:80]))
-    result = pb.Deployment()
-    result.CopyFrom(current)
-    for path in paths:
-        _put(path.split("."), wanted, result)
-    return result, paths
-
-
-def _put(path: list[str], wanted: Message, result: Message) -> None:
-    """Make a field of `result` what it is in `wanted`, set or not. `FieldMask.MergeMessage` passes over what is not."""
-    name, *rest = path
-    if rest:
-        _put(rest, getattr(wanted, name), getattr(result, name))
-        return
-    result.ClearField(name)
-    for field, value in wanted.ListFields():
-        if field.name == name and hasattr(value, "MergeFrom"):  # a message, a list or a map
-            getattr(result, name).MergeFrom(value)
-        elif field.name == name:
-            setattr(result, name, value)
-
-
-def _set_paths(message: Message, prefix: str = "") -> list[str]:
-    """Paths of what is set, below the mutable fields; of submessages the fields that are set in them."""
-    paths: list[str] = []
-    for field, value in message.ListFields():
-        path = prefix + field.name
-        if not prefix and field.name not in MUTABLE:
-            continue
-        if isinstance(value, Message) and field.name in ("source", "settings", "limits"):
-            paths += _set_paths(value, f"{path}.")
-        else:
-            paths.append(path)
-    return paths

@@ -335,14 +335,14 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
 
     def ReadLog(self, request, context):
         self._find(request.deployment, context)
-        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        entries = self._log(request)
         start = int(request.page_token or 0)
         more = str(start + PAGE) if start + PAGE < len(entries) else ""
         return ReadLogResponse(entries=entries[start : start + PAGE], next_page_token=more)
 
     def TailLog(self, request, context):
         self._find(request.deployment, context)
-        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        entries = self._log(request)
         if request.HasField("last_lines"):
             entries = entries[len(entries) - request.last_lines :]
         for entry in entries:
@@ -350,6 +350,10 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         if request.kind == LOG_KIND_RUN:
             self.watched.set()
             _wait(self.released, context)
+
+    def _log(self, request: Any) -> list[LogEntry]:
+        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        return [entry for entry in entries if request.request_id in {"", entry.request_id}]
 
     def _build_log(self) -> list[LogEntry]:
         entries = []

@@ -82,7 +82,8 @@ def _in_one_line(deployment: "api.Deployment", revision: "api.Revision") -> str:
     if revision.number and revision.number != deployment.active_revision:
         parts.append(f"revision {revision.number} is {revision_state(revision)}")
     if deployment.state == api.Deployment.STATE_RUNNING:
-        parts.append(f"{deployment.observed.live_workers} live workers")
+        live = deployment.observed.live_workers
+        parts.append(f"{live} live {'worker' if live == 1 else 'workers'}")
     if deployment.HasField("failure"):
         parts.append(f"{reason_name(deployment.failure)}: {deployment.failure.message}")
     return ", ".join(parts)

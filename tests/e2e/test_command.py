@@ -180,7 +180,8 @@ def test_a_model_is_called_with_json_a_file_or_stdin(running: Command, tmp_path:
     ]
 
     assert [answer.document for answer in answers] == [{"sum": 6.5, "unit": "kg"}] * 4
-    assert running.ok("predict sum --json", NUMBERS).document == {"result": {"sum": 6.5, "unit": "kg"}, "revision": 1}
+    whole = running.ok("predict sum --json --request-id one", NUMBERS).document
+    assert whole == {"result": {"sum": 6.5, "unit": "kg"}, "revision": 1, "request_id": "one"}
 
 
 def test_its_logs_say_how_it_was_built_and_what_it_printed(running: Command) -> None:

@@ -4,13 +4,22 @@ from typing import Annotated
 
 import typer
 
-from modelhost.cli.completion import complete_deployment
+from modelhost.cli.completion import complete_deployment, complete_revision
 
 DeploymentName = Annotated[
     str, typer.Argument(metavar="NAME", help="The deployment.", autocompletion=complete_deployment)
+]
+RevisionNumber = Annotated[
+    int, typer.Argument(metavar="REVISION", min=1, help="Its number.", autocompletion=complete_revision)
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")]
 SourceName = Annotated[str, typer.Argument(metavar="NAME", help="The data source.")]
 Project = Annotated[
     str, typer.Option(metavar="PATH", help="Path of the project within the data source; in a GitLab, or its number.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only how it ends; where it fails, the last lines.")]
+Description = Annotated[str | None, typer.Option(help="What people should know about it.")]
+ValidateOnly = Annotated[
+    bool,
+    typer.Option("--validate-only", help="Change nothing, only check; also that project, ref and paths are there."),
 ]

@@ -1,20 +1,60 @@
 """Names for the shell to complete. It gets none, rather than an error, where the server cannot be asked quickly."""
 
 import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from modelhost.client.client import Admin
 
 _PATIENCE = 1.0
+_MOST = 1000
 
 
 def complete_deployment(incomplete: str) -> list[str]:
     """Return the deployments whose name begins like this."""
-    with suppress(Exception):  # whatever it is, a shell in the middle of a line is no place to say so
+
+    def names(admin: "Admin") -> Iterable[str]:
         from modelhost.cli import api
+
+        answer = admin.ListDeployments(api.ListDeploymentsRequest(page_size=_MOST), timeout=_PATIENCE)
+        return (deployment.name for deployment in answer.deployments)
+
+    return _beginning_with(incomplete, names)
+
+
+def complete_revision(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the revisions, newest first, of the deployment that was named before."""
+
+    def numbers(admin: "Admin") -> Iterable[str]:
+        from modelhost.cli import api
+
+        request = api.ListRevisionsRequest(parent=context.params["name"], page_size=_MOST)
+        return (str(revision.number) for revision in admin.ListRevisions(request, timeout=_PATIENCE).revisions)
+
+    return _beginning_with(incomplete, numbers)
+
+
+def complete_environment(incomplete: str) -> list[str]:
+    """Return the environments whose digest begins like this."""
+
+    def digests(admin: "Admin") -> Iterable[str]:
+        from modelhost.cli import api
+
+        answer = admin.ListEnvironments(api.ListEnvironmentsRequest(page_size=_MOST), timeout=_PATIENCE)
+        return (environment.name for environment in answer.environments)
+
+    return _beginning_with(incomplete, digests)
+
+
+def _beginning_with(incomplete: str, ask: "Callable[[Admin], Iterable[str]]") -> list[str]:
+    with suppress(Exception):  # whatever it is, a shell in the middle of a line is no place to say so
         from modelhost.cli.connection import DEFAULT_ADDRESS, Session
         from modelhost.cli.render import short
 
         with Session(os.environ.get("MODELHOST_ADDRESS", DEFAULT_ADDRESS)) as session:
-            answer = session.admin.ListDeployments(api.ListDeploymentsRequest(page_size=1000), timeout=_PATIENCE)
-        names = [short(deployment.name) for deployment in answer.deployments]
-        return [name for name in names if name.startswith(incomplete)]
+            return [name for name in map(short, ask(session.admin)) if name.startswith(incomplete)]
     return []

@@ -1,4 +1,4 @@
-"""`modelhost list`, `start`, `stop` and `delete`."""
+"""`modelhost list`, `start`, `stop`, `rollback` and `delete`."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from modelhost.cli import api
-from modelhost.cli.arguments import DeploymentName, NoWait
+from modelhost.cli.arguments import DeploymentName, NoWait, Quiet, RevisionNumber
+from modelhost.cli.bring_up import announce, finish
 from modelhost.cli.connection import Session
-from modelhost.cli.deploy import announce, finish
 from modelhost.cli.errors import CommandError, ExitCode
 from modelhost.cli.flags import verb
-from modelhost.cli.follow import interruptible
+from modelhost.cli.follow import following_on, interruptible
 from modelhost.cli.output import Cell
 from modelhost.cli.paging import whole
 from modelhost.cli.progress import follow_to_end
@@ -57,17 +57,10 @@ def _state(deployment: "api.Deployment") -> Cell:
 
 
 @verb
-def start(
-    session: Session,
-    name: DeploymentName,
-    no_wait: NoWait = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only how it ends; where it fails, the last lines.")
-    ] = False,
-) -> None:
+def start(session: Session, name: DeploymentName, no_wait: NoWait = False, quiet: Quiet = False) -> None:
     """Start a deployment, and follow until it runs.
 
-    It starts with its newest revision, also after a failure.
+    It starts with its newest revision, or the one rolled back to, also after a failure.
 
     Examples:
       modelhost start churn
@@ -77,7 +70,8 @@ def start(
     if no_wait or deployment.state == api.Deployment.STATE_RUNNING:
         finish(session, deployment, f"{short(deployment.name)}: {deployment_state(deployment)}")
     else:
-        announce(session, follow_to_end(session, deployment, since=deployment.update_time, quiet=quiet))
+        since = deployment.update_time
+        announce(session, follow_to_end(session, deployment, since=since, quiet=quiet), since=since)
 
 
 @verb
@@ -105,6 +99,29 @@ def _wait_until_stopped(session: Session, deployment: "api.Deployment") -> "api.
     if deployment.state != api.Deployment.STATE_STOPPED:
         raise CommandError(f"{name} was not left stopped: it is {deployment_state(deployment)}", ExitCode.REFUSED)
     return deployment
+
+
+@verb
+def rollback(
+    session: Session, name: DeploymentName, revision: RevisionNumber, no_wait: NoWait = False, quiet: Quiet = False
+) -> None:
+    """Run an earlier revision again: its files, settings, secrets and packages. Follow until it runs.
+
+    While the deployment runs, the present revision serves until the other is loaded; it goes on serving if that fails.
+    A deployment that is stopped or has failed is started with it. `modelhost show NAME --revisions` lists the
+    revisions, `modelhost diff` compares them.
+
+    Examples:
+      modelhost rollback churn 3
+      modelhost rollback churn 3 --no-wait
+    """
+    deployment = session.admin.RollbackDeployment(api.RollbackDeploymentRequest(name=name, revision=revision))
+    deployment_id, since = short(deployment.name), deployment.update_time
+    if no_wait:
+        finish(session, deployment, f"{deployment_id} goes for revision {revision}, {deployment_state(deployment)}")
+        session.out.note(f"follow on with {following_on(deployment_id)}")
+    else:
+        announce(session, follow_to_end(session, deployment, since=since, quiet=quiet), since=since)
 
 
 @verb

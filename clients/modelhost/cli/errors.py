@@ -3,6 +3,7 @@
 EXIT_CODES is the one table of exit codes; the root's `--help` prints it.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -45,8 +46,8 @@ _HINTS: Mapping[str, str] = {
     "SOURCE_UNREACHABLE": "`modelhost source test NAME` tries again",
     "REF_NOT_FOUND": "`modelhost source refs NAME` lists the branches and tags",
     "PATH_NOT_FOUND": "`modelhost source files NAME` lists the files",
-    "MODEL_RAISED": "`modelhost logs {deployment} --run` has the traceback",
-    "WORKER_DIED": "`modelhost logs {deployment} --run` has its last words",
+    "MODEL_RAISED": "{logs} has the traceback",
+    "WORKER_DIED": "{logs} has its last words",
     "MODEL_TIMED_OUT": "`modelhost update {deployment} --call-timeout 5m` would give it longer",
     "DEADLINE_EXCEEDED": "--timeout gives it longer",
     "ETAG_MISMATCH": "somebody else changed it at the same moment: try again",
@@ -140,4 +141,10 @@ def _hint(error: "api.ModelHostError") -> str:
         return f"try again in {error.retry_after:g} s"
     if isinstance(error, api.Unreachable) and not error.reason:
         return "is it running there? `modelhost serve` starts one here; --address or MODELHOST_ADDRESS says where it is"
-    return _HINTS.get(error.reason, "").format(deployment=error.metadata.get("deployment", "NAME"))
+    deployment, request_id = error.metadata.get("deployment", "NAME"), error.metadata.get("request_id", "")
+    logs = f"`modelhost logs {deployment} --run{f' --request {shlex.quote(request_id)}' if request_id else ''}`"
+    hint = _HINTS.get(error.reason, "").format(deployment=deployment, logs=logs)
+    if not isinstance(error, api.ModelFailed):
+        return hint
+    hint = hint or f"{logs} has what it wrote"
+    return f"{hint}; `modelhost predict {deployment} … --debug` calls it once and shows all there is to see"

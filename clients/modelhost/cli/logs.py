@@ -11,7 +11,6 @@ from modelhost.cli.arguments import DeploymentName
 from modelhost.cli.connection import Session
 from modelhost.cli.errors import usage
 from modelhost.cli.flags import verb
-from modelhost.cli.output import Output
 from modelhost.cli.render import moment
 from modelhost.cli.streams import received
 
@@ -32,32 +31,51 @@ def logs(
     revision: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of this revision; else the newest build, or every run.")
     ] = None,
+    request: Annotated[
+        str | None, typer.Option("--request", metavar="ID", help="Run log: only what this call wrote.")
+    ] = None,
     last: Annotated[int | None, typer.Option("--last", "-n", metavar="N", min=0, help="Only the last N lines.")] = None,
 ) -> None:
     """Print what a deployment's workers, or its build, wrote.
 
-    Without --build or --run, it is the run log while the deployment runs, else that of its last build. With --json, one
-    JSON object a line.
+    Without --build or --run, it is the run log while the deployment runs, else that of its last build. A line of the
+    build log has time, step and text; one of the run log has time, revision, worker, stream, the call that it belongs
+    to, and text. With --json, one JSON object a line.
 
     Examples:
       modelhost logs churn
       modelhost logs churn --build --revision 2
       modelhost logs churn --run --last 100 -f
+      modelhost logs churn --run --request order-4711
     """
     if build and run:
         raise usage("--build and --run exclude each other")
-    kind = api.LOG_KIND_BUILD if build else api.LOG_KIND_RUN if run else _likely_kind(session, name)
+    if build and request:
+        raise usage("--request is for the run log: no call is under way in a build")
+    kind = api.LOG_KIND_BUILD if build else api.LOG_KIND_RUN if run or request else _likely_kind(session, name)
     entries: Iterable[api.LogEntry]
     if follow:
-        entries = _tail(session, name, kind, revision or 0, last)
+        entries = _tail(
+            session,
+            api.TailLogRequest(
+                deployment=name, kind=kind, revision=revision or 0, request_id=request or "", last_lines=last
+            ),
+        )
     else:
-        entries = _read(session, name, kind, revision or 0)
+        entries = _read(
+            session,
+            api.ReadLogRequest(
+                deployment=name, kind=kind, revision=revision or 0, request_id=request or "", page_size=_PAGE
+            ),
+        )
         entries = entries if last is None else deque(entries, maxlen=last)
+    in_words = _run_line if kind == api.LOG_KIND_RUN else _build_line
     for entry in entries:
         if session.as_json:
             session.out.json_line(entry)
         else:
-            print_entry(session.out, entry)
+            style = "bold" if entry.stream == api.LogEntry.STREAM_SERVER else ""
+            session.out.line(in_words(entry), style=style)
 
 
 def _likely_kind(session: Session, name: str) -> "LogKind.ValueType":
@@ -72,8 +90,7 @@ def _likely_kind(session: Session, name: str) -> "LogKind.ValueType":
     return api.LOG_KIND_BUILD
 
 
-def _read(session: Session, name: str, kind: "LogKind.ValueType", revision: int) -> "Iterator[api.LogEntry]":
-    request = api.ReadLogRequest(deployment=name, kind=kind, revision=revision, page_size=_PAGE)
+def _read(session: Session, request: "api.ReadLogRequest") -> "Iterator[api.LogEntry]":
     while True:
         page = session.admin.ReadLog(request)
         yield from page.entries
@@ -82,16 +99,16 @@ def _read(session: Session, name: str, kind: "LogKind.ValueType", revision: int)
         request.page_token = page.next_page_token
 
 
-def _tail(
-    session: Session, name: str, kind: "LogKind.ValueType", revision: int, last: int | None
-) -> "Iterator[api.LogEntry]":
-    request = api.TailLogRequest(deployment=name, kind=kind, revision=revision, last_lines=last)
+def _tail(session: Session, request: "api.TailLogRequest") -> "Iterator[api.LogEntry]":
     for answer in received(session.admin.TailLog, request):
         yield from answer.entries
 
 
-def print_entry(out: Output, entry: "api.LogEntry") -> None:
-    """Print a line of a log; what a terminal shows differently is only its colour."""
-    origin = entry.step or entry.worker
-    style = "bold" if entry.stream == api.LogEntry.STREAM_SERVER else ""
-    out.line(f"{moment(entry.time)}  {origin:<9}  {entry.text}", style=style)
+def _build_line(entry: "api.LogEntry") -> str:
+    return f"{moment(entry.time)}  {entry.step:<9}  {entry.text}"
+
+
+def _run_line(entry: "api.LogEntry") -> str:
+    stream = api.LogEntry.Stream.Name(entry.stream).removeprefix("STREAM_").lower()
+    worker, call = entry.worker or "-", entry.request_id or "-"
+    return f"{moment(entry.time)}  {entry.revision}  {worker:<12}  {stream:<6}  {call:<10}  {entry.text}"

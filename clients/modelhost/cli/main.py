@@ -4,7 +4,8 @@ main.py         the verbs and the exit
 plugins.py      verbs of other packages: `serve`
 errors.py       exit codes, errors            output.py       tables, JSON, notes
 connection.py   address and token             flags.py        options shared by verbs
-wish.py         flags of deploy and update    modelfile.py    modelhost.toml and Git
+wish.py         flags of deploy and update    variables.py    theirs for variables and secrets
+modelfile.py    modelhost.toml and Git        bring_up.py     starting, and what came of it
 follow.py       what happens to a deployment  progress.py     how that looks
 gitlab.py       flags for a GitLab's place, and its token
 api.py          the API's messages, imported late
@@ -13,12 +14,25 @@ and a module for each verb, or family of verbs.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-from modelhost.cli import browse, deploy, deployments, logs, predict, runtimes, show, sources, version
+from modelhost.cli import (
+    browse,
+    deploy,
+    deployments,
+    diff,
+    environments,
+    logs,
+    predict,
+    runtimes,
+    show,
+    sources,
+    update,
+    version,
+)
 from modelhost.cli.errors import EXIT_CODES, ExitCode, of_exception
 from modelhost.cli.flags import Command, Group, help_text
 from modelhost.cli.output import Output
@@ -48,37 +62,44 @@ def app() -> typer.Typer:
     root.callback()(_root)
     for name, function in (
         ("deploy", deploy.deploy),
-        ("update", deploy.update),
+        ("update", update.update),
         ("list", deployments.list_),
         ("show", show.show),
         ("start", deployments.start),
         ("stop", deployments.stop),
+        ("rollback", deployments.rollback),
+        ("diff", diff.diff),
         ("delete", deployments.delete),
         ("logs", logs.logs),
         ("predict", predict.predict),
     ):
         root.command(name, cls=Command, rich_help_panel=_MODELS)(function)
-    root.add_typer(_source(), name="source", rich_help_panel=_SETUP)
+    source = "The places that models are deployed from."
+    root.add_typer(_family(source, _SOURCE_VERBS), name="source", rich_help_panel=_SETUP)
     root.command("runtimes", cls=Command, rich_help_panel=_SETUP)(runtimes.runtimes)
+    environment = "What was built on the server's host for models to run in."
+    root.add_typer(_family(environment, _ENVIRONMENT_VERBS), name="environments", rich_help_panel=_SETUP)
     root.command("version", cls=Command, rich_help_panel="Other")(version.version)
     return root
 
 
-def _source() -> typer.Typer:
-    group = typer.Typer(
-        cls=Group, rich_markup_mode="rich", no_args_is_help=True, help="The places that models are deployed from."
-    )
-    for name, function in (
-        ("add", sources.add),
-        ("update", sources.update),
-        ("test", sources.try_),
-        ("list", sources.list_),
-        ("projects", browse.projects),
-        ("refs", browse.refs),
-        ("files", browse.files),
-        ("cat", browse.cat),
-        ("delete", sources.delete),
-    ):
+_SOURCE_VERBS = {
+    "add": sources.add,
+    "update": sources.update,
+    "test": sources.try_,
+    "list": sources.list_,
+    "projects": browse.projects,
+    "refs": browse.refs,
+    "files": browse.files,
+    "cat": browse.cat,
+    "delete": sources.delete,
+}
+_ENVIRONMENT_VERBS = {"list": environments.list_, "show": environments.show, "collect": environments.collect}
+
+
+def _family(text: str, verbs: Mapping[str, Callable[..., None]]) -> typer.Typer:
+    group = typer.Typer(cls=Group, rich_markup_mode="rich", no_args_is_help=True, help=text)
+    for name, function in verbs.items():
         group.command(name, cls=Command)(function)
     return group
 

@@ -121,6 +121,11 @@ class Output:
             print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
         sys.stdout.flush()
 
+    def beside(self, text: str, style: str = "") -> None:
+        """Say on stderr what belongs to a result and is none; scripts are spared it."""
+        if not self.as_json:
+            self._to_stderr((text, style))
+
     def note(self, text: str) -> None:
         """Say on stderr what people may like to know; scripts are spared it."""
         if not self.as_json:
@@ -148,14 +153,17 @@ class Output:
             self._aside("hint", error.hint, "bold")
 
     def _aside(self, label: str, text: str, style: str) -> None:
+        self._to_stderr((f"{label}: ", style), (text, ""))
+
+    def _to_stderr(self, *parts: tuple[str, str]) -> None:
+        cleaned = [("\n".join(map(clean, text.splitlines())), style) for text, style in parts]
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.text import Text
 
-            line = Text.assemble((f"{label}: ", style), "\n".join(map(clean, text.splitlines())))
-            Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+            Console(stderr=True, highlight=False).print(Text.assemble(*cleaned), soft_wrap=True)
         else:
-            print(f"{label}: " + "\n".join(map(clean, text.splitlines())), file=sys.stderr, flush=True)
+            print("".join(text for text, _ in cleaned), file=sys.stderr, flush=True)
 
 
 def _text(cell: Cell) -> str:

@@ -5,17 +5,20 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from modelhost.cli import api
 from modelhost.cli.completion import complete_deployment
 from modelhost.cli.connection import Session
+from modelhost.cli.debug import debug_call, deployment_of, readable
 from modelhost.cli.errors import CommandError, usage
 from modelhost.cli.flags import verb
 
-_AS_ONE_LINE = 100
+if TYPE_CHECKING:
+    from modelhost.client.transport import Metadata
+
 _NO_DEADLINE = 7 * 24 * 3600.0  # the server ends the call at the deployment's own limit, at most a day
 
 
@@ -33,28 +36,57 @@ def predict(
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give up after this; else the model's own limit holds.")
     ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="What to call it in the run log; else the server names it.")
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show also what it wrote, its traceback, and where the time went.")
+    ] = False,
+    revision: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="With --debug: call this revision, whether it runs or not.")
+    ] = None,
 ) -> None:
     """Call a model once, and print what it returns as JSON.
+
+    With --debug, the result is on stdout as ever, and all else on stderr. A revision that does not run gets a worker
+    for this one call. With --json, what there is to know of the call comes along.
 
     Examples:
       modelhost predict churn '{"age": 41, "plan": "basic"}'
       modelhost predict churn @customer.json
       jq .customer all.json | modelhost predict churn -
+      modelhost predict churn '{"age": 41}' --debug --revision 2
     """
+    if revision and not debug:
+        raise usage("--revision needs --debug; without it the active revision answers")
     if parameters is None:
         _ask_for_parameters(session, name)
     text = _text_of(parameters)
     check_json(text, "the parameters")
-    request = api.PredictRequest(service=name, parameters_json=text)
+    limit = _NO_DEADLINE if timeout is None else timeout
+    if debug:
+        debug_call(session, name, text, revision=revision or 0, timeout=limit, metadata=_identification(request_id))
+        return
+    request, metadata = api.PredictRequest(service=name, parameters_json=text), _identification(request_id)
     try:
-        answer = session.client.predict_stub.Predict(request, timeout=_NO_DEADLINE if timeout is None else timeout)
+        answer = session.client.predict_stub.Predict(request, timeout=limit, metadata=metadata)
     except api.ModelHostError as error:
-        error.metadata.setdefault("deployment", name)
+        error.metadata.setdefault("deployment", deployment_of(session, name))
         raise
     if session.as_json:
-        print(f'{{"result": {answer.result_json}, "revision": {answer.revision}}}', flush=True)
+        rest = json.dumps({"revision": answer.revision, "request_id": answer.request_id}, ensure_ascii=False)
+        print(f'{{"result": {answer.result_json}, {rest[1:]}', flush=True)
     else:
-        print(_readable(answer.result_json, session), flush=True)
+        print(readable(answer.result_json, session.out), flush=True)
+
+
+def _identification(request_id: str | None) -> "Metadata":
+    from modelhost.client.transport import identification
+
+    try:
+        return identification(request_id)
+    except ValueError as error:
+        raise usage(f"--request-id: {error}") from error
 
 
 def _text_of(parameters: str) -> str:
@@ -107,12 +139,3 @@ def _ask_for_parameters(session: Session, name: str) -> NoReturn:
     raise usage(
         "missing argument 'JSON': what the model is to receive", f"modelhost predict {name} {shlex.quote(example)}"
     )
-
-
-def _readable(text: str, session: Session) -> str:
-    """Return JSON as the server wrote it; on a terminal, long JSON over several lines."""
-    if not session.out.is_terminal or len(text) <= _AS_ONE_LINE:
-        return text
-    with suppress(ValueError):
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    return text

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelhost.cli import api
+from modelhost.cli import api, variables
 from modelhost.cli.errors import usage
+
+if TYPE_CHECKING:
+    from google.protobuf.field_mask_pb2 import FieldMask
 
 _SOURCE = "Where its files come from"
 _SETTINGS = "How it is run (else as modelhost.toml among its files says)"
@@ -91,7 +94,16 @@ class SettingsFlags:
         list[str] | None, _setting("--import-path", "PATH", "Directory to import from; may be repeated.")
     ] = None
     env: Annotated[
-        list[str] | None, _setting("--env", "KEY=VALUE", "Environment variable, not for secrets; may be repeated.")
+        list[str] | None, _setting("--env", "NAME=VALUE", "Environment variable, not for secrets; may be repeated.")
+    ] = None
+    secret_env: Annotated[
+        list[str] | None,
+        _setting(
+            "--secret-env",
+            "NAME[=@FILE]",
+            "Secret environment variable, its value that of yours of the same name, or what is in FILE; may be"
+            " repeated. It is stored encrypted and never shown.",
+        ),
     ] = None
     text: Annotated[Text | None, _setting("--text", None, "What text is to a Python 2.7 model.")] = None
     unbox: Annotated[bool | None, _setting("--unbox", None, "In R: vectors of length one become scalars.")] = None
@@ -110,8 +122,11 @@ class SettingsFlags:
         settings = api.ModelSettings()
         paths = list(self._set_plain(settings))
         if self.env is not None:
-            settings.env.update(dict(_variable(text) for text in self.env))
+            settings.env.update(variables.plain(self.env))
             paths.append("env")
+        if self.secret_env is not None:
+            settings.secret_env.update(variables.secret(self.secret_env))
+            paths.append("secret_env")
         if self.text is not None:
             settings.text = api.ModelSettings.TEXT_BYTES if self.text is Text.BYTES else api.ModelSettings.TEXT_UNICODE
             paths.append("text")
@@ -128,10 +143,11 @@ class SettingsFlags:
 
     def _set_plain(self, settings: "api.ModelSettings") -> Iterator[str]:
         names = {"requirement": "requirements", "import_path": "import_paths"}
+        others = {"env", "secret_env", "text", "call_timeout", "load_timeout", "queue_size"}
         for field in fields(self):
             value = getattr(self, field.name)
             name = names.get(field.name, field.name)
-            if value is None or field.name in {"env", "text", "call_timeout", "load_timeout", "queue_size"}:
+            if value is None or field.name in others:
                 continue
             if isinstance(value, list):
                 getattr(settings, name).extend(value)
@@ -140,16 +156,16 @@ class SettingsFlags:
             yield name
 
 
+def mask_of(paths: list[str]) -> "FieldMask":
+    """Return the mask of an update that changes these fields."""
+    from google.protobuf.field_mask_pb2 import FieldMask
+
+    return FieldMask(paths=paths)
+
+
 def duration(text: str, flag: str) -> timedelta:
     """Read `30`, `30s`, `1.5m`, `2h`; raises a usage error that names the flag."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
     if not match or match[2] not in _UNITS:
         raise usage(f"{flag}: {text!r} is no time", "write 30s, 5m or 1h")
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise usage(f"--env: {text!r} is no variable", "write KEY=VALUE")
-    return name, value

@@ -45,10 +45,12 @@ class AsyncClient:
         self.predict_stub: PredictAsyncStub = PredictStub(calls)
         """Every method of `modelhost.v1.Predict`, awaited."""
 
-    async def predict(self, service: str, parameters: Any, *, timeout: float | None = None) -> Prediction:
+    async def predict(
+        self, service: str, parameters: Any, *, timeout: float | None = None, request_id: str | None = None
+    ) -> Prediction:
         """Call a model, as `Client.predict` does."""
-        answer = await self.predict_stub.Predict(request_for(service, parameters), timeout=timeout)
-        return Prediction.of(answer)
+        request, name = request_for(service, parameters), transport.identification(request_id)
+        return Prediction.of(await self.predict_stub.Predict(request, timeout=timeout, metadata=name))
 
     async def close(self) -> None:
         """End the connection, and with it the calls under way."""

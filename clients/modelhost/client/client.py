@@ -57,14 +57,18 @@ class Client:
         self.predict_stub: Predict = PredictStub(calls)
         """Every method of `modelhost.v1.Predict`."""
 
-    def predict(self, service: str, parameters: Any, *, timeout: float | None = None) -> Prediction:
+    def predict(
+        self, service: str, parameters: Any, *, timeout: float | None = None, request_id: str | None = None
+    ) -> Prediction:
         """Call a model: `service` is the service's id or its deployment's, `parameters` what JSON can hold.
 
-        NumPy arrays and scalars are taken as lists and numbers. `timeout` is in seconds. Raises ModelFailed when it is
-        the model that failed; TypeError and ValueError when JSON cannot hold the parameters.
+        NumPy arrays and scalars are taken as lists and numbers. `timeout` is in seconds. `request_id` names the call in
+        the run log: 1 to 64 printable ASCII characters, no blanks; the server makes one if it is None. Raises
+        ModelFailed when it is the model that failed, whose `metadata["request_id"]` is that name; TypeError and
+        ValueError when JSON cannot hold the parameters, ValueError for a `request_id` that is none.
         """
-        answer = self.predict_stub.Predict(request_for(service, parameters), timeout=timeout)
-        return Prediction.of(answer)
+        request, name = request_for(service, parameters), transport.identification(request_id)
+        return Prediction.of(self.predict_stub.Predict(request, timeout=timeout, metadata=name))
 
     def close(self) -> None:
         """End the connection, and with it the calls under way."""

@@ -98,12 +98,13 @@ class ModelFailed(ModelHostError):
     """The model, not the server, failed the call."""
 
 
+MODEL_FAILURES = frozenset(
+    {"MODEL_RAISED", "RESULT_NOT_SERIALISABLE", "RESULT_TOO_LARGE", "WORKER_DIED", "MODEL_TIMED_OUT"}
+)
+"""Reasons for which the model, not the server, failed a call."""
+
 _BY_REASON: Mapping[str, type[ModelHostError]] = {
-    "MODEL_RAISED": ModelFailed,
-    "RESULT_NOT_SERIALISABLE": ModelFailed,
-    "RESULT_TOO_LARGE": ModelFailed,
-    "WORKER_DIED": ModelFailed,
-    "MODEL_TIMED_OUT": ModelFailed,
+    **dict.fromkeys(MODEL_FAILURES, ModelFailed),
     "SOURCE_UNREACHABLE": ModelHostError,  # UNAVAILABLE, but it is the server that says so
 }
 _BY_CODE: Mapping[grpc.StatusCode, type[ModelHostError]] = {

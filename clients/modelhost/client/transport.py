@@ -4,7 +4,8 @@ A stub only ever asks its channel for callables, so what it is given here is not
 callables that do these three things. gRPC's own interceptors can do the same, but cost more on each call.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import grpc
@@ -12,7 +13,7 @@ import grpc
 from modelhost.client import errors
 from modelhost.client.address import Address
 
-Metadata = Sequence[tuple[str, str | bytes]]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def options(address: Address, max_message_bytes: int) -> list[tuple[str, int]]:
@@ -39,6 +40,15 @@ def credentials(address: Address, root_certificates: bytes | None) -> grpc.Chann
 def authorisation(token: str | None) -> Metadata:
     """Return the metadata that carries the token."""
     return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def identification(request_id: str | None) -> Metadata:
+    """Return the metadata that names a call; raises ValueError for an id that no server would take."""
+    if request_id is None:
+        return ()
+    if not re.fullmatch(r"[!-~]{1,64}", request_id):
+        raise ValueError(f"{request_id!r:.80} is no request id: it has 1 to 64 printable ASCII characters, no blanks")
+    return (("x-request-id", request_id),)
 
 
 def rpc_error(error: grpc.RpcError, address: str) -> errors.ModelHostError:

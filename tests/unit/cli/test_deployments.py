@@ -86,9 +86,9 @@ def test_a_deletion_need_not_be_waited_for(server, cli):
     assert server.requests("DeleteDeployment")[0].force is True
 
 
-@pytest.mark.parametrize("verb", ["show", "start", "stop", "delete", "logs"])
+@pytest.mark.parametrize("verb", ["show", "start", "stop", "rollback", "delete", "logs"])
 def test_what_is_not_there_is_3(cli, verb):
-    result = cli(verb, "nope")
+    result = cli(verb, "nope", *["1"][: verb == "rollback"])
     assert (result.code, result.out) == (3, "")
     assert result.err == "error: there is no deployment nope\n"
 
@@ -151,6 +151,18 @@ class TestShow:
         lines = cli("show", "churn", "--watch").out.splitlines()
         assert [line.split("  ")[1] for line in lines] == ["deleting, revision 1 serves", "deleted"]
 
+    def test_a_failed_update_is_told_with_its_hint_and_what_goes_on_serving(self, server, cli, churn):
+        deployment = server.deployments["churn"]
+        server.add_revision("churn")
+        deployment.state, deployment.update_state = Deployment.STATE_DELETING, Deployment.UPDATE_STATE_FAILED
+        deployment.failure.CopyFrom(Failure(reason=reason("IMPORT_FAILED"), message="no numpy", hint="Add it."))
+        first, hint, last = cli("show", "churn", "--watch").out.splitlines()
+        assert first[21:] == (
+            "deleting, update failed, revision 1 serves, revision 2 is pending, IMPORT_FAILED: no numpy"
+        )
+        assert hint.split() == ["hint:", "Add", "it."]
+        assert last.endswith("deleted")
+
     def test_watching_in_json_is_an_object_a_line(self, server, cli, churn):
         server.deployments["churn"].state = Deployment.STATE_DELETING
         [line] = cli("show", "churn", "--watch", "--json").json_lines
@@ -162,17 +174,18 @@ class TestLogs:
     def churn(self, server):
         server.add_deployment("churn")
         for number, text in enumerate(("one", "two", "three", "four \x1b[31mred")):
-            entry = LogEntry(text=text, worker="w1", revision=1, stream=LogEntry.STREAM_STDOUT)
+            entry = LogEntry(text=text, worker="0123456789ab", revision=1, stream=LogEntry.STREAM_STDOUT)
+            entry.request_id = "7c0e-1" if text == "two" else ""
             entry.time.seconds = number + 1
             server.run_log.append(entry)
 
     def test_a_running_deployment_shows_its_run_log(self, cli, churn):
         result = cli("logs", "churn")
         assert result.out.splitlines() == [
-            "1970-01-01 00:00:01  w1         one",
-            "1970-01-01 00:00:02  w1         two",
-            "1970-01-01 00:00:03  w1         three",
-            "1970-01-01 00:00:04  w1         four red",
+            "1970-01-01 00:00:01  1  0123456789ab  stdout  -           one",
+            "1970-01-01 00:00:02  1  0123456789ab  stdout  7c0e-1      two",
+            "1970-01-01 00:00:03  1  0123456789ab  stdout  -           three",
+            "1970-01-01 00:00:04  1  0123456789ab  stdout  -           four red",
         ]
         assert result.err == "note: the run log; --build prints how it was built\n"
 
@@ -204,15 +217,31 @@ class TestLogs:
 
     def test_in_json_it_is_an_object_a_line_with_the_text_as_it_is(self, cli, churn):
         lines = cli("logs", "churn", "--json", "-n", "1").json_lines
-        assert [(line["text"], line["worker"]) for line in lines] == [("four \x1b[31mred", "w1")]
+        assert [(line["text"], line["worker"]) for line in lines] == [("four \x1b[31mred", "0123456789ab")]
 
     def test_following_goes_on_until_ctrl_c(self, server, background, churn):
         with background("logs", "churn", "--run", "-f", "--last", "1") as process:
-            assert process.stdout.readline() == "1970-01-01 00:00:04  w1         four red\n"
+            assert process.stdout.readline().endswith("  four red\n")
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=PATIENCE) == ("", "")
             assert process.returncode == 130
         assert server.requests("TailLog")[0].last_lines == 1
+
+    def test_only_what_one_call_wrote(self, server, cli, churn):
+        result = cli("logs", "churn", "--request", "7c0e-1")
+        assert (result.code, result.err) == (0, "")
+        assert [line.split()[-1] for line in result.out.splitlines()] == ["two"]
+        assert server.requests("GetDeployment") == []
+
+    def test_a_call_can_be_followed(self, server, background, churn):
+        with background("logs", "churn", "--run", "-f", "--request", "7c0e-1") as process:
+            assert process.stdout.readline().endswith("  two\n")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE) == ("", "")
+
+    def test_a_build_has_no_calls(self, server, cli, churn):
+        result = cli("logs", "churn", "--build", "--request", "7c0e-1")
+        assert (result.code, server.calls) == (2, [])
 
     def test_following_a_build_ends_with_it(self, cli, churn):
         assert len(cli("logs", "churn", "--build", "--follow").out.splitlines()) == 3

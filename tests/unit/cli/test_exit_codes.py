@@ -68,7 +68,8 @@ def test_an_error_says_what_to_do_next(server, cli):
     result = cli("predict", "churn", "1")
     assert result.err.splitlines() == [
         "error: the model raised ValueError: no",
-        "hint: `modelhost logs churn --run` has the traceback",
+        "hint: `modelhost logs churn --run` has the traceback; `modelhost predict churn … --debug` calls it once and"
+        " shows all there is to see",
     ]
 
 

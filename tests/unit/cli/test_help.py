@@ -5,16 +5,20 @@ import sys
 
 import pytest
 
-from modelhost.cli.completion import complete_deployment
+from modelhost.cli.completion import complete_deployment, complete_environment
 from modelhost.cli.flags import help_text
+from modelhost.v1.runtime_pb2 import Environment
 from tests.unit.client.fake_server import TOKEN
 
-VERBS = ["deploy", "update", "list", "show", "start", "stop", "delete", "logs", "predict", "runtimes"]
+VERBS = [
+    *["deploy", "update", "list", "show", "start", "stop", "rollback", "diff", "delete", "logs", "predict"],
+    *["environments list", "environments show", "environments collect", "runtimes"],
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_examples_and_tells_how_to_connect(run, verb):
-    result = run(verb, "--help")
+    result = run(*verb.split(), "--help")
     assert (result.code, result.err) == (0, "")
     examples = result.out.partition("Examples:")[2]
     assert f"modelhost {verb}" in examples
@@ -25,7 +29,7 @@ def test_every_verb_has_examples_and_tells_how_to_connect(run, verb):
 def test_the_root_has_all_verbs(run):
     shown = run("--help").out
     for verb in [*VERBS, "source", "version"]:
-        assert f" {verb} " in shown
+        assert f" {verb.split()[0]} " in shown
 
 
 def test_help_needs_neither_grpc_nor_the_server():
@@ -65,6 +69,26 @@ def test_names_of_deployments_are_completed(server, monkeypatch):
     for name in ("churn", "cheap", "fraud"):
         server.add_deployment(name)
     assert complete_deployment("ch") == ["churn", "cheap"]
+
+
+def test_numbers_of_revisions_are_completed(server, run, monkeypatch):
+    monkeypatch.setenv("MODELHOST_ADDRESS", server.address)
+    monkeypatch.setenv("MODELHOST_TOKEN", TOKEN)
+    server.add_deployment("churn")
+    for _ in range(10):
+        server.add_revision("churn")
+    words = {"_MODELHOST_COMPLETE": "complete_bash", "COMP_WORDS": "modelhost rollback churn 1", "COMP_CWORD": "3"}
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run([sys.executable, "-m", "modelhost.cli.main"], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["11", "10", "1"]
+
+
+def test_digests_of_environments_are_completed(server, monkeypatch):
+    monkeypatch.setenv("MODELHOST_ADDRESS", server.address)
+    monkeypatch.setenv("MODELHOST_TOKEN", TOKEN)
+    server.environments = [Environment(name=f"environments/{digest}") for digest in ("3f9c", "a1b2")]
+    assert complete_environment("3") == ["3f9c"]
 
 
 def test_without_a_server_nothing_is_completed(monkeypatch):

@@ -20,9 +20,10 @@ def test_the_parameters_are_sent_as_they_were_written(server, cli):
     assert (request.service, request.parameters_json) == ("churn", '{"id": 1152921504606846977, "rate": 0.10}')
 
 
-def test_with_json_the_revision_comes_along(server, cli):
+def test_with_json_the_revision_and_the_name_of_the_call_come_along(server, cli):
     server.model = lambda parameters: "[1,2]"
-    assert cli("predict", "churn", "1", "--json").document == {"result": [1, 2], "revision": 3}
+    document = cli("predict", "churn", "1", "--json").document
+    assert document == {"result": [1, 2], "revision": 3, "request_id": ""}
 
 
 def test_the_parameters_may_be_in_a_file(server, cli, tmp_path):

@@ -32,7 +32,9 @@ from modelhost.v1.data_source_pb2 import (
     TestDataSourceResponse,
 )
 from modelhost.v1.deployment_pb2 import (
+    DebugDeploymentResponse,
     Deployment,
+    DiffRevisionsResponse,
     Failure,
     ListDeploymentsResponse,
     ListRevisionsResponse,
@@ -43,7 +45,13 @@ from modelhost.v1.deployment_pb2 import (
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from modelhost.v1.log_pb2 import LOG_KIND_RUN, LogEntry, ReadLogResponse, TailLogResponse
 from modelhost.v1.predict_pb2 import DescribeServiceResponse, PredictResponse
-from modelhost.v1.runtime_pb2 import Environment, ListRuntimesResponse, Runtime
+from modelhost.v1.runtime_pb2 import (
+    CollectEnvironmentsResponse,
+    Environment,
+    ListEnvironmentsResponse,
+    ListRuntimesResponse,
+    Runtime,
+)
 
 Code = grpc.StatusCode
 TOKEN = "the-token"
@@ -70,10 +78,12 @@ class Build:
     hangs: bool = False
 
 
-def rich_status(code: Code, message: str, reason: str, *details: Message, domain: str = "modelhost") -> bytes:
+def rich_status(
+    code: Code, message: str, reason: str, *details: Message, domain: str = "modelhost", **metadata: str
+) -> bytes:
     """Return `grpc-status-details-bin` as the server sends it."""
     status = status_pb2.Status(code=code.value[0], message=message)
-    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata={"name": "churn"})
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata={"name": "churn", **metadata})
     for detail in (info, *details):
         packed = AnyMessage()
         packed.Pack(detail)
@@ -95,6 +105,10 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         self.deployments: dict[str, Deployment] = {}
         self.revisions: dict[str, list[Revision]] = {}
         self.build = Build()
+        self.difference = DiffRevisionsResponse()
+        self.debugged = DebugDeploymentResponse()
+        self.environments: list[Environment] = []
+        self.collected = CollectEnvironmentsResponse()
         self.run_log: list[LogEntry] = []
         self.model: Callable[[str], str] = lambda parameters: parameters
         self.deadline: float | None = None
@@ -181,6 +195,12 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
     def GetEnvironment(self, request, context):
         return Environment(name=request.name, lock=["numpy==1.16.6", "scikit-learn==0.20.4"])
 
+    def ListEnvironments(self, request, context):
+        return _page(ListEnvironmentsResponse, "environments", self.environments, request)
+
+    def CollectEnvironments(self, request, context):
+        return self.collected
+
     # Deployments
 
     def CreateDeployment(self, request, context):
@@ -250,6 +270,22 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         deployment.update_time.GetCurrentTime()
         return deployment
 
+    def RollbackDeployment(self, request, context):
+        deployment = self._find(request.name, context)
+        deployment.target_revision = request.revision
+        if deployment.state == Deployment.STATE_RUNNING:
+            deployment.update_state = Deployment.UPDATE_STATE_IN_PROGRESS
+        else:
+            deployment.state = Deployment.STATE_STARTING
+        deployment.ClearField("failure")
+        deployment.update_time.GetCurrentTime()
+        return deployment
+
+    def DebugDeployment(self, request, context):
+        self._find(request.name, context)
+        self.debugged.request_id = _request_id(context)
+        return self.debugged
+
     def StopDeployment(self, request, context):
         deployment = self._find(request.name, context)
         deployment.state = Deployment.STATE_STOPPING
@@ -263,7 +299,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
     def WatchDeployment(self, request, context):
         deployment = self._find(request.name, context)
         name = _id(deployment.name)
-        revision = self.revisions[name][-1]
+        revision = self.revisions[name][deployment.target_revision - 1]
         self.on_watch(deployment)
         yield WatchDeploymentResponse(deployment=deployment, revision=revision)
         self.watched.set()
@@ -295,7 +331,8 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
                 deployment.state = Deployment.STATE_FAILED
         else:
             revision.state, revision.commit = Revision.STATE_READY, COMMIT
-            revision.ready_time.GetCurrentTime()
+            if not revision.HasField("ready_time"):
+                revision.ready_time.GetCurrentTime()
             revision.settings.CopyFrom(revision.requested_settings)
             revision.settings.test_call.parameters_json = '{"age": 41}'
             deployment.state, deployment.active_revision = Deployment.STATE_RUNNING, revision.number
@@ -316,18 +353,23 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
     def ListRevisions(self, request, context):
         return ListRevisionsResponse(revisions=reversed(self.revisions[_id(request.parent)]))
 
+    def DiffRevisions(self, request, context):
+        self.difference.revision = int(_id(request.name))
+        self.difference.base_revision = request.base_revision or max(1, self.difference.revision - 1)
+        return self.difference
+
     # Logs
 
     def ReadLog(self, request, context):
         self._find(request.deployment, context)
-        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        entries = self._log(request)
         start = int(request.page_token or 0)
         more = str(start + PAGE) if start + PAGE < len(entries) else ""
         return ReadLogResponse(entries=entries[start : start + PAGE], next_page_token=more)
 
     def TailLog(self, request, context):
         self._find(request.deployment, context)
-        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        entries = self._log(request)
         if request.HasField("last_lines"):
             entries = entries[len(entries) - request.last_lines :]
         for entry in entries:
@@ -335,6 +377,10 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         if request.kind == LOG_KIND_RUN:
             self.watched.set()
             _wait(self.released, context)
+
+    def _log(self, request: Any) -> list[LogEntry]:
+        entries = self.run_log if request.kind == LOG_KIND_RUN else self._build_log()
+        return [entry for entry in entries if request.request_id in {"", entry.request_id}]
 
     def _build_log(self) -> list[LogEntry]:
         entries = []
@@ -350,10 +396,12 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
 
     def Predict(self, request, context):
         self.deadline = context.time_remaining()
-        return PredictResponse(result_json=self.model(request.parameters_json), revision=3)
+        return PredictResponse(
+            result_json=self.model(request.parameters_json), revision=3, request_id=_request_id(context)
+        )
 
     def DescribeService(self, request, context):
-        return DescribeServiceResponse(service="svc-churn", example_parameters_json='{"age": 41}')
+        return DescribeServiceResponse(service="svc-churn", deployment="churn", example_parameters_json='{"age": 41}')
 
     def _find(self, name: str, context: grpc.ServicerContext) -> Deployment:
         if _id(name) not in self.deployments:
@@ -364,6 +412,10 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
 
 def _id(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _request_id(context: grpc.ServicerContext) -> str:
+    return dict(context.invocation_metadata()).get("x-request-id", "")
 
 
 def _page(kind: type, field: str, items: list, request: Any, **extra: Any) -> Any:
@@ -393,7 +445,9 @@ def _wait(event: threading.Event, context: grpc.ServicerContext) -> None:
 
 def _abort(context: grpc.ServicerContext, code: Code, message: str, reason: str, *details: Message) -> None:
     if reason:
-        details_bin = rich_status(code, message, reason, *details)
+        request_id = _request_id(context)
+        values = {"request_id": request_id} if request_id else {}
+        details_bin = rich_status(code, message, reason, *details, **values)
         context.set_trailing_metadata((("grpc-status-details-bin", details_bin),))
     context.abort(code, message)
 

@@ -12,6 +12,13 @@ async def test_a_prediction_is_awaited(server: FakeServer):
         assert await client.predict("churn", [1, 2]) == Prediction([1, 2], 3)
 
 
+async def test_a_call_can_be_named(server: FakeServer):
+    async with AsyncClient(server.address, TOKEN) as client:
+        assert (await client.predict("churn", 1, request_id="order-4711")).request_id == "order-4711"
+        with pytest.raises(ValueError, match="is no request id"):
+            await client.predict("churn", 1, request_id="two words")
+
+
 async def test_it_raises_the_same_errors(server: FakeServer):
     server.refuse("Predict", Code.UNKNOWN, "ValueError: no", "MODEL_RAISED")
     async with AsyncClient(server.address, TOKEN) as client:

@@ -23,6 +23,18 @@ def test_parameters_arrive_exactly_as_json(server, client):
     assert request.parameters_json == '{"id":1152921504606846977,"name":"Zoë","rate":0.1}'
 
 
+def test_a_call_can_be_named(client):
+    assert client.predict("churn", 1, request_id="order-4711").request_id == "order-4711"
+    assert client.predict("churn", 1).request_id == ""
+
+
+@pytest.mark.parametrize("name", ["", "two words", "Zoë", "line\n", "x" * 65])
+def test_a_name_that_no_server_takes_is_refused_before_it_is_sent(server, client, name):
+    with pytest.raises(ValueError, match="is no request id: it has 1 to 64 printable ASCII characters, no blanks"):
+        client.predict("churn", 1, request_id=name)
+    assert server.requests("Predict") == []
+
+
 class Array:
     """Looks like NumPy's."""
 

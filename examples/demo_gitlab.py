@@ -157,7 +157,8 @@ def story(gitlab: GitLab, address: str, state: Path) -> None:
         raise Wrong("the model predicts something else than without ModelHost")
 
     title("update to a revision that does not load, under calls")
-    repo.commit({**good, "features.py": b"raise RuntimeError('left over from debugging')\n"}, message="Oops")
+    bad = good["features.py"].replace(b"import numpy as np", b"import nunpy as np")
+    repo.commit({**good, "features.py": bad}, message="A typing error")
     with Calls(address, admin_token, "diabetes"):
         modelhost("modelhost update diabetes", expected=1)
     modelhost("modelhost show diabetes")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelhost.server.errors import reason_name
-from modelhost.v1 import deployment_pb2, log_pb2, runtime_pb2
+from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2
 from tests.git_repos import Repo
 from tests.running import Deployment, RunningServer, eventually, reason_of
 
@@ -246,6 +246,25 @@ def test_what_nothing_names_is_collected_and_nothing_else(tmp_path: Path) -> Non
         assert server.predict("stays", 0) == "one"
         server.deploy("goes", "models")  # and it can be had again
         assert server.predict("goes", 0) == "two"
+
+
+def test_what_was_kept_of_a_data_source_goes_with_it(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": model("one")})
+    with RunningServer(tmp_path / "state") as server:
+        for source in ("stays", "goes"):
+            server.add_source(source, repo)
+            server.client.admin.ListFiles(data_source_pb2.ListFilesRequest(data_source=source))
+        caches = tmp_path / "state" / "cache" / "sources"
+        assert len(list(caches.iterdir())) == 2
+
+        server.client.admin.DeleteDataSource(data_source_pb2.DeleteDataSourceRequest(name="goes"))
+        collect(server, only_say=True)
+        assert len(list(caches.iterdir())) == 2
+        collect(server)
+
+        assert len(list(caches.iterdir())) == 1
+        server.deploy("churn", "stays")
 
 
 def test_a_build_under_way_keeps_what_it_needs(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class App:
         self._stopping = asyncio.Event()
         changes = Changes()
         holds = Holds()
-        self._collector = collector = Collector(database, snapshots, environments, holds)
+        self._collector = collector = Collector(database, snapshots, environments, holds, state.cache / "sources")
 
         self._spawner = Spawner()
         self._output = OutputPump()

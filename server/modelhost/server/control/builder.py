@@ -134,7 +134,7 @@ class Builder:
                 _check_main_file(walk.settings, snapshot)
                 return snapshot
         record = await self._sources.get(revision.source.data_source)
-        source = self._sources.open(record)
+        source = await self._in_thread(walk, lambda job: self._sources.open(record))
         project = revision.source.project
         if not revision.commit:
             commit = await self._in_thread(walk, source.resolve, project, revision.source.ref)

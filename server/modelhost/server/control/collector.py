@@ -1,16 +1,18 @@
-"""Removes what nothing names any more: snapshots and environments of revisions that are no longer kept."""
+"""Removes what nothing names any more: files and environments of revisions that are not kept, caches of sources."""
 
 import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 
 from modelhost.envs import EnvironmentStore
+from modelhost.envs.files import remove_tree
 from modelhost.server.control.holds import Holds
 from modelhost.server.sources.snapshots import SnapshotStore
-from modelhost.server.store import deployments
+from modelhost.server.store import deployments, sources
 from modelhost.server.store.database import Database
 
 EVERY_SECONDS = 3600.0
@@ -39,7 +41,10 @@ class _Item:
 
 
 class Collector:
-    """`holds` knows what builds under way need, whether or not the database names it yet."""
+    """`holds` knows what builds and pools need, whether or not the database names it.
+
+    `caches` has a folder for each data source, by its uid.
+    """
 
     def __init__(
         self,
@@ -47,11 +52,13 @@ class Collector:
         snapshots: SnapshotStore,
         environments: EnvironmentStore,
         holds: Holds,
+        caches: Path,
     ) -> None:
         self._database = database
         self._snapshots = snapshots
         self._environments = environments
         self._holds = holds
+        self._caches = caches
         self._unnamed_since: dict[str, float] = {}
         self._lock = asyncio.Lock()
 
@@ -79,11 +86,21 @@ class Collector:
             old = [digest for digest, since in self._unnamed_since.items() if now - since >= unnamed_for]
             items = [present[digest] for digest in old]
             removed = items if only_say else await asyncio.to_thread(self._remove, items)
+            if not only_say:
+                await self._clear_caches()
             return Collected(
                 environments=sorted(item.digest for item in removed if item.is_environment),
                 snapshots=sorted(item.digest for item in removed if not item.is_environment),
                 freed_bytes=sum(item.size for item in removed),
             )
+
+    async def _clear_caches(self) -> None:
+        """Remove what was kept of data sources that are gone. They are listed first: those made meanwhile stay."""
+        folders = await asyncio.to_thread(lambda: list(self._caches.iterdir()) if self._caches.exists() else [])
+        known = await self._database.run(sources.uids)
+        for folder in folders:
+            if folder.name not in known:
+                await asyncio.to_thread(remove_tree, folder)
 
     def _present(self) -> list[_Item]:
         environments = [_Item(one.spec_digest, True, one.size_bytes, one.created) for one in self._environments.list()]

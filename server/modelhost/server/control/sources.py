@@ -1,7 +1,6 @@
 """Registered data sources: rules of registering them, and opening one."""
 
 import asyncio
-import importlib
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -41,8 +40,8 @@ class Location:
 class Sources:
     """Data sources as the control plane and the API see them.
 
-    `cache` is a directory for what is worth keeping. `marker` goes into the environment of every command. No more than
-    `snapshot_limit` bytes are ever fetched for a snapshot.
+    `cache` is a directory for what is worth keeping, a folder for each by its uid. `marker` goes into the environment
+    of every command. No more than `snapshot_limit` bytes are ever fetched for a snapshot.
     """
 
     def __init__(
@@ -61,19 +60,19 @@ class Sources:
         self._threads.shutdown()
 
     def open(self, record: DataSource) -> Source:
-        """The place itself. Raises `Conflict` SECRET_UNREADABLE."""
+        """The place itself. For the first GitLab that imports python-gitlab, half a second: not on the event loop.
+
+        Raises `Conflict` SECRET_UNREADABLE.
+        """
         secret = self._secret(record) if record.secret else ""
+        cache = self._cache / record.uid
         if record.kind == GIT:
-            return GitSource(secret or record.url, self._cache)
+            return GitSource(secret or record.url, cache)
         from modelhost.server.sources.gitlab import GitLabSource
 
         options = record.options
         place = GitLabPlace(record.url, options.namespace, options.ca_certificates, options.insecure_skip_verify)
-        return GitLabSource(place, secret, self._cache, limits=self._limits, token_expires=options.token_expires)
-
-    def _import_gitlab(self) -> None:
-        """Have what `open` needs imported where it holds nobody up: it takes half a second."""
-        self._threads.submit(importlib.import_module, "modelhost.server.sources.gitlab")
+        return GitLabSource(place, secret, cache, limits=self._limits, token_expires=options.token_expires)
 
     async def ask(self, record: DataSource, question: Callable[[Source, Job], T]) -> T:
         """Ask a place, on a thread, what is no part of a build. A caller that goes away ends it."""
@@ -133,8 +132,6 @@ class Sources:
         )
         record = self._placed(blank, location)
         sources.insert(tx, record)
-        if record.kind == GITLAB:
-            tx.after_commit(self._import_gitlab)
         return record
 
     def update(self, tx: Transaction, record: DataSource, location: Location, description: str) -> DataSource:

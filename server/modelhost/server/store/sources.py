@@ -52,6 +52,11 @@ def get(tx: Transaction, source_id: str) -> DataSource | None:
     return decode_row(DataSource, COLUMNS, row) if row else None
 
 
+def uids(tx: Transaction) -> set[str]:
+    """Uids of all data sources."""
+    return {str(row[0]) for row in tx.execute("SELECT uid FROM data_sources")}
+
+
 def page(tx: Transaction, after: str, limit: int) -> list[DataSource]:
     """At most `limit` data sources whose id comes after `after`, by id."""
     rows = tx.execute(f"SELECT {COLUMNS} FROM data_sources WHERE id > ? ORDER BY id LIMIT ?", after, limit)

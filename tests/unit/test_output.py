@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelhost.server.serving.output import LINE_LIMIT, OutputPump, Sink
+from modelhost.server.serving.output import LINE_LIMIT, OutputPump, Outputs, Sink
 from tests.running import eventually
 
 
@@ -39,7 +39,7 @@ def pump() -> Iterator[OutputPump]:
 def pipe(pump: OutputPump, sink: Sink) -> int:
     """The writing end of a pipe that the pump drains."""
     reader, writer = os.pipe()
-    pump.add(os.fdopen(reader, "rb"), sink)
+    Outputs(pump).add(os.fdopen(reader, "rb"), sink)
     return writer
 
 
@@ -204,12 +204,13 @@ def test_a_hundred_pipes_are_drained_at_once(pump: OutputPump) -> None:
 def test_a_line_belongs_to_the_owner_named_last_when_it_was_written(pump: OutputPump) -> None:
     heard: list[tuple[str, bytes]] = []
     reader, writer = os.pipe()
-    drained = pump.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
+    outputs = Outputs(pump)
+    outputs.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
 
     for number in range(200):
-        drained.belongs_to(f"call-{number}")
+        outputs.belong_to(f"call-{number}")
         write(writer, b"%d\nand\n" % number if number % 2 else b"%d without an end" % number)
-    drained.belongs_to("")
+    outputs.belong_to("")
     write(writer, b"between\n")
     os.close(writer)
 
@@ -224,11 +225,12 @@ def test_a_line_belongs_to_the_owner_named_last_when_it_was_written(pump: Output
 def test_a_line_without_an_end_is_told_when_its_owner_is_done(pump: OutputPump) -> None:
     heard: list[tuple[str, bytes]] = []
     reader, writer = os.pipe()
-    drained = pump.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
-    drained.belongs_to("one")
+    outputs = Outputs(pump)
+    outputs.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
+    outputs.belong_to("one")
     write(writer, b"no end")
 
-    drained.belongs_to("")
+    outputs.belong_to("")
 
     eventually(lambda: heard == [("one", b"no end")])
     os.close(writer)
@@ -237,10 +239,11 @@ def test_a_line_without_an_end_is_told_when_its_owner_is_done(pump: OutputPump) 
 def test_an_owner_can_be_named_when_the_pipe_has_ended(pump: OutputPump) -> None:
     heard = Heard()
     reader, writer = os.pipe()
-    drained = pump.add(os.fdopen(reader, "rb"), heard)
+    outputs = Outputs(pump)
+    outputs.add(os.fdopen(reader, "rb"), heard)
     os.close(writer)
     eventually(lambda: heard.ends)
 
-    drained.belongs_to("late")
+    outputs.belong_to("late")
 
     assert heard.lines == []

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import selectors
 import socket
 import termios
@@ -22,50 +23,88 @@ Sink = Callable[[list[bytes], str], None]
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Pipe:
-    """A pipe being drained. Each line belongs to the owner that was named last when it was written."""
+class Outputs:
+    """The pipes of one process. Each line belongs to the owner that was named last when it was written."""
 
-    def __init__(self, file: IO[bytes], sink: Sink, catch_up: Callable[["Pipe"], None]) -> None:
-        self.file = file
+    def __init__(self, pump: "OutputPump") -> None:
         self.lock = threading.Lock()
+        self.owner = ""
+        self._pump = pump
+        self._poll = select.poll()
+        self._pipes: dict[int, Pipe] = {}
+
+    def add(self, file: IO[bytes], sink: Sink) -> None:
+        """Drain a pipe to its end; it is ours to close from now on."""
+        os.set_blocking(file.fileno(), False)
+        pipe = Pipe(self, file, sink)
+        with self.lock:
+            self._pipes[file.fileno()] = pipe
+            self._poll.register(file, select.POLLIN)
+        self._pump.drain(pipe)
+
+    def belong_to(self, owner: str) -> None:
+        """Name the owner of what is written from now on. From any thread; waits for no disk, and asks the system once.
+
+        What is in the pipes at this moment is taken for the owner before.
+        """
+        with self.lock:
+            for descriptor, _ in self._poll.poll(0):
+                self._pipes[descriptor].take()
+            self.owner = owner
+            late = [pipe for pipe in self._pipes.values() if pipe.has_some]
+        for pipe in late:
+            self._pump.say(pipe.hand_on)
+
+    def close(self, pipe: "Pipe") -> None:
+        """Close a pipe that has ended."""
+        with self.lock:
+            del self._pipes[pipe.file.fileno()]
+            self._poll.unregister(pipe.file)
+            pipe.file.close()
+
+
+class Pipe:
+    """A pipe being drained. But for `take` and `has_some`, which need the lock, all is done on the pump's thread."""
+
+    def __init__(self, outputs: Outputs, file: IO[bytes], sink: Sink) -> None:
+        self.file = file
+        self._outputs = outputs
         self._sink = sink
-        self._catch_up = catch_up
-        self._owner = ""
-        self._taken: list[tuple[str, bytes]] = []  # read while the owner changed, not yet handed on
+        self._taken: list[tuple[str, bytes]] = []  # with its owner; not yet handed on
         self._rest = b""
         self._rest_owner = ""
         self._deaf = False
-        self._waiting = array("i", [0])
 
-    def belongs_to(self, owner: str) -> None:
-        """Name the owner of what is written from now on. From any thread; waits for no disk."""
-        with self.lock:
-            if not self.file.closed:
-                fcntl.ioctl(self.file.fileno(), termios.FIONREAD, self._waiting, True)
-                if self._waiting[0]:
-                    self._taken.append((self._owner, os.read(self.file.fileno(), self._waiting[0])))
-            self._owner = owner
-        if self._taken or self._rest:
-            self._catch_up(self)
+    @property
+    def has_some(self) -> bool:
+        """Whether there is something to hand on."""
+        return bool(self._taken or self._rest)
+
+    def take(self) -> None:
+        """Read what is there, all of it."""
+        waiting = array("i", [0])
+        fcntl.ioctl(self.file.fileno(), termios.FIONREAD, waiting, True)
+        if waiting[0]:
+            self._taken.append((self._outputs.owner, os.read(self.file.fileno(), waiting[0])))
 
     def read(self) -> bool:
-        """Take what is there; false at the end. On the pump's thread, as all that follows."""
-        with self.lock:
+        """Read and hand on what is there; false at the end."""
+        with self._outputs.lock:
             try:
                 data = os.read(self.file.fileno(), READ_BYTES)
             except BlockingIOError:
                 return True
             except OSError:
                 data = b""
-            self._taken.append((self._owner, data))
+            self._taken.append((self._outputs.owner, data))
         self.hand_on()
         return bool(data)
 
     def hand_on(self) -> None:
         """Give the sink the lines that were taken."""
-        with self.lock:
+        with self._outputs.lock:
             taken, self._taken = self._taken, []
-            owner = self._owner
+            owner = self._outputs.owner
         for whose, data in [*taken, (owner, b"")]:
             if whose != self._rest_owner:
                 self._end_line()
@@ -81,8 +120,7 @@ class Pipe:
         """Say that it has ended."""
         self._end_line()
         self._tell([])
-        with self.lock:
-            self.file.close()
+        self._outputs.close(self)
 
     def _end_line(self) -> None:
         if self._rest:
@@ -117,14 +155,11 @@ class OutputPump:
         self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
         self._thread.start()
 
-    def add(self, file: IO[bytes], sink: Sink) -> Pipe:
-        """Drain a pipe to its end; it is ours to close from now on."""
-        os.set_blocking(file.fileno(), False)
-        pipe = Pipe(file, sink, lambda pipe: self.say(pipe.hand_on))
+    def drain(self, pipe: Pipe) -> None:
+        """Read a pipe to its end."""
         with self._lock:
             self._new.append(pipe)
         self._wake()
-        return pipe
 
     def say(self, tell: Callable[[], None]) -> None:
         """Have something of our own written, by the thread that may wait for a disk."""

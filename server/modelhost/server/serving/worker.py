@@ -20,7 +20,7 @@ from modelhost.server.errors import Conflict, DomainError, PredictionFailed, Ste
 from modelhost.server.serving.answers import Mask, call_failure, load_failure, start_failure, timed_out, too_large
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
-from modelhost.server.serving.output import OutputPump, Pipe
+from modelhost.server.serving.output import OutputPump, Outputs
 from modelhost.server.serving.process import Process, Spawner, describe_exit
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -116,7 +116,7 @@ class Worker:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._dismissed = False  # by us: its end is no news
         self._stderr_ended = asyncio.Event()
-        self._pipes: tuple[Pipe, ...] = ()
+        self._outputs = Outputs(host.output)
         self._request_id = ""
         self._capturing = False
 
@@ -275,8 +275,7 @@ class Worker:
     def _own_output(self, request_id: str) -> None:
         """Name the call that output belongs to from now on: what the last one wrote was out before its answer."""
         self._request_id = request_id
-        for pipe in self._pipes:
-            pipe.belongs_to(request_id)
+        self._outputs.belong_to(request_id)
 
     def _note(self, text: str, request_id: str = "") -> None:
         """Put lines of our own among what the worker writes."""
@@ -371,7 +370,5 @@ class Worker:
             if text:
                 self._spec.on_lines(self.id, stream, text, request_id)
 
-        self._pipes = (
-            self._host.output.add(stdout, partial(sink, "stdout")),
-            self._host.output.add(stderr, partial(sink, "stderr")),
-        )
+        self._outputs.add(stdout, partial(sink, "stdout"))
+        self._outputs.add(stderr, partial(sink, "stderr"))

@@ -8,7 +8,9 @@ import pytest
 from modelhost.envs import Cause, CommandFailed, Interpreter, Language
 from modelhost.envs.failures import explain_creation, explain_pip, explain_r
 from modelhost.server.catalogue import ENTRIES, Entry, Step, hint_for, of_build_failure, of_load_failure
+from modelhost.server.errors import reason_name
 
+RECORDED = Path(__file__).parent / "recorded_loads"
 PYTHON = Interpreter("python3.6", Language.PYTHON, "3.6.15", Path("/usr/bin/python3.6"), "PATH")
 R = Interpreter("r3.6", Language.R, "3.6.3", Path("/usr/lib/R/bin/R"), "PATH")
 # What install_packages.R leaves beside its output.
@@ -21,7 +23,6 @@ R_KINDS = {
     Cause.R_CONFLICT: "install",
 }
 OF_BUILDS = [entry for entry in ENTRIES if entry.cause and entry.seen]
-GENERAL = {"FUNCTION_NOT_FOUND", "SYNTAX_ERROR", "TEST_CALL_FAILED"}  # the worker itself says so
 OF_LOADS = [entry for entry in ENTRIES if entry.step is Step.LOAD and entry.seen and "\n" in entry.seen]
 
 
@@ -79,3 +80,15 @@ def test_titles_are_headings_of_their_own() -> None:
     titles = [entry.title for entry in ENTRIES]
 
     assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.iterdir()), ids=lambda path: path.stem)
+def test_a_real_traceback_is_recognised(path: Path) -> None:
+    """A recording's first line has the reason and a part of the hint, or `-` if it is of no known cause."""
+    expected, _, traceback = path.read_text(encoding="utf-8").partition("\n")
+    reason, _, hint = expected.partition("|")
+
+    found = of_load_failure(error_of(traceback), traceback)
+
+    assert (reason_name(found.entry.reason) if found else "-") == reason
+    assert not found or hint in found.hint

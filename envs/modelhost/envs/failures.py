@@ -19,6 +19,7 @@ def _pattern(cause: Cause, pattern: str) -> _Pattern:
 
 _LINE_LIMIT = 500  # characters of a message
 _NO_MATCH = re.compile(r"No matching distribution found for")
+_IGNORED = re.compile(r"Ignored the following versions that require a different python version")
 _RETRYING = re.compile(r"Retrying \(Retry|Could not fetch URL")
 _NETWORK = re.compile(
     r"Failed to establish a new connection[^'\"]*|[^'\"]*name resolution|Tunnel connection failed[^'\"]*"
@@ -119,6 +120,10 @@ def _not_found(line: str, error: CommandFailed, interpreter: Interpreter) -> Bui
         network = _NETWORK.search(retrying)
         message = f"the package index cannot be reached: {network[0].strip() if network else retrying}"
         return _failed(message, Cause.INDEX_UNREACHABLE, interpreter, error)
+    if any(
+        _IGNORED.search(shown) and f" {line.rpartition('==')[2]} Requires-Python" in shown for shown in error.output
+    ):
+        return _failed(line, Cause.OTHER_PYTHON, interpreter, error)
     listed = ""
     for shown in error.output:
         if match := re.search(r"\(from versions: ([^)]*)\)", shown):

@@ -15,6 +15,7 @@ class Step(StrEnum):
     PROVISION = "provision"
     LOAD = "load"
     CALL = "call"
+    ANY = "any"
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ FETCHING = (
     ),
     Entry(
         ErrorReason.ERROR_REASON_SECRET_UNREADABLE,
-        Step.FETCH,
+        Step.ANY,
         "A stored secret does not open",
         "The state directory was copied without its secret.key, or that file was replaced.",
         "Restore the state directory's secret.key, or set the secret again, as"
@@ -116,7 +116,7 @@ FETCHING = (
     ),
     Entry(
         ErrorReason.ERROR_REASON_REVISION_SUPERSEDED,
-        Step.FETCH,
+        Step.ANY,
         "A revision that was overtaken",
         "A newer update or a rollback came before this revision was built, so it never ran.",
         "Nothing is wrong with it: `modelhost rollback NAME` runs it all the same, `modelhost diff NAME` shows what"
@@ -124,7 +124,7 @@ FETCHING = (
     ),
     Entry(
         ErrorReason.ERROR_REASON_INTERNAL,
-        Step.FETCH,
+        Step.ANY,
         "A fault of ModelHost",
         "Something happened that nobody foresaw.",
         "This is a fault of ModelHost: its own log has the details.",

@@ -80,7 +80,11 @@ def troubleshooting() -> str:
     parts = [TROUBLESHOOTING_HEAD]
     for step, head in STEPS.items():
         title, _, text = head.partition("\n\n")
-        parts += [title, filled(text), *(cause(entry) for entry in ENTRIES if entry.step is step)]
+        parts += [
+            title,
+            filled(text),
+            *(cause(entry) for entry in ENTRIES if entry.step is step and not stands_for_others(entry)),
+        ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -93,8 +97,15 @@ def cause(entry: Entry) -> str:
 
 
 def filled(text: str) -> str:
-    """A paragraph in lines of the usual length."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+    """A paragraph in lines of the usual length; commands stay on one."""
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)
+    return textwrap.fill(whole, 120, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+
+
+def stands_for_others(entry: Entry) -> bool:
+    """Whether an entry is only there as its reason's general hint, and finer ones have examples."""
+    finer = [other for other in ENTRIES if other.reason == entry.reason and other.seen]
+    return bool(finer) and not entry.seen and entry.cause is None
 
 
 def main() -> int:

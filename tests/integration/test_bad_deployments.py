@@ -201,15 +201,16 @@ LOADING = {
         logged="pickle.load(",
     ),
     "a stored model that is not there": Bad(
-        {"main.py": UNPICKLES}, "MODEL_FILE_NOT_FOUND", "No such file or directory: 'model.pkl'", logged="open('model.pkl'",
+        {"main.py": UNPICKLES}, "MODEL_FILE_NOT_FOUND", "No such file or directory: 'model.pkl'",
+        logged="open('model.pkl'",
     ),
     "a stored model that is not there for setup": Bad(
         python(f"def setup():\n    return open('/home/ann/model.pkl')\n\n{GOOD}"),
         "MODEL_FILE_NOT_FOUND", "No such file or directory: '/home/ann/model.pkl'", logged="in setup",
     ),
     "a stored model that is not there for R": Bad(
-        r("model <- readRDS('model.rds')\nscore <- function(p) 1\n"), "MODEL_FILE_NOT_FOUND", "cannot open the connection",
-        logged="model.rds", settings={"runtime": ON_R},
+        r("model <- readRDS('model.rds')\nscore <- function(p) 1\n"),
+        "MODEL_FILE_NOT_FOUND", "cannot open the connection", logged="model.rds", settings={"runtime": ON_R},
     ),
     "an RDS file of a newer R": Bad(
         {"main.R": b"model <- readRDS('model.rds')\n", "model.rds": NEWER_RDS},

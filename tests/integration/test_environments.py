@@ -23,8 +23,8 @@ import pytest
 
 from modelhost.envs import (
     BuildFailed,
-    Cause,
     Cancelled,
+    Cause,
     Environment,
     EnvironmentSpec,
     EnvironmentStore,

@@ -6,11 +6,12 @@ python docs/generate.py --check  # exit 1 if a page is not as it would be writte
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from modelhost.server.api.status import CODES
+from modelhost.server.catalogue import ENTRIES, Entry, Step, hint_for
 from modelhost.server.errors import reason_name
-from modelhost.server.hints import hint_for
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DOCS = Path(__file__).parent
@@ -18,7 +19,7 @@ PROTO = DOCS.parent / "proto" / "modelhost" / "v1" / "error_reason.proto"
 
 ERRORS_HEAD = """# Errors
 
-<!-- Written by `make docs` from error_reason.proto, api/status.py and hints.py. -->
+<!-- Written by `make docs` from error_reason.proto, api/status.py and the catalogue of causes. -->
 
 A failed call carries a [`google.rpc.Status`](https://google.aip.dev/193) with exactly one `ErrorInfo`: domain
 `modelhost`, one of the reasons below, and every value of the message in its metadata. `BadRequest` names the offending
@@ -26,10 +27,39 @@ field, `PreconditionFailure` the state that is in the way, `RetryInfo` when to t
 message over the limit, an unknown method) carry none.
 
 A deployment that failed has the same reasons in `failure`, with a hint. A traceback is in the log, never in a status.
+[Troubleshooting](troubleshooting.md) shows by what each cause is known, and says more of it.
 
 | reason | code | what happened | what to do |
 |---|---|---|---|
 """
+
+TROUBLESHOOTING_HEAD = """# When a model fails
+
+<!-- Written by `make docs` from the catalogue of causes, server/modelhost/server/catalogue. -->
+
+`modelhost show NAME` says at which step a deployment failed and for which reason, with a hint; `modelhost logs NAME
+--build` has the whole output, and `modelhost logs NAME --run` what the model itself printed. This page has the known
+causes of each step: what you see, why it happens with old models, and what to do. NAME is the deployment, SOURCE its
+data source. [Errors](errors.md) lists all reasons.
+
+After a change in the repository, `modelhost update NAME` deploys the newest commit of its ref; after a change on the
+server's host, `modelhost start NAME` tries again. While an update fails, the revision before it goes on serving.
+"""
+
+STEPS = {
+    Step.FETCH: "## Fetch: getting the files\n\nThe server asks the data source for the commit and keeps its files.",
+    Step.PROVISION: (
+        "## Provision: building the environment\n\nThe server makes a virtualenv, or a library of R packages, and"
+        " installs what the model asks for. What is asked for without a version comes in its newest one, years after"
+        " the model was made: pin it."
+    ),
+    Step.LOAD: (
+        "## Load: importing the model\n\nA worker imports the main file, calls `setup()` and makes the test call."
+        " Mostly it fails here because the packages are not those that the model was saved with."
+    ),
+    Step.CALL: "## Call: predicting\n\nThe model runs, and a call has no result.",
+    Step.ANY: "## At any step",
+}
 
 
 def errors() -> str:
@@ -40,14 +70,47 @@ def errors() -> str:
         reason = ErrorReason.Value(name)
         text = " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
         code = CODES[reason].name if reason in CODES else "–"
-        what = re.sub(r"^(A deployment's failure|[A-Z_]+): ", "", text)
+        what = re.sub(r"^(A deployment's failure|A revision's failure|[A-Z_]+): ", "", text)
         rows.append(f"| `{reason_name(reason)}` | {code} | {what[0].upper()}{what[1:]} | {hint_for(reason)} |")
     return ERRORS_HEAD + "\n".join(rows) + "\n"
 
 
+def troubleshooting() -> str:
+    """Every known cause by step: what is seen, why, and what to do."""
+    parts = [TROUBLESHOOTING_HEAD]
+    for step, head in STEPS.items():
+        title, _, text = head.partition("\n\n")
+        parts += [
+            title,
+            filled(text),
+            *(cause(entry) for entry in ENTRIES if entry.step is step and not stands_for_others(entry)),
+        ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def cause(entry: Entry) -> str:
+    """One cause, with the hint that the server gives for what is shown."""
+    shown = f"```\n{textwrap.dedent(entry.seen)}\n```\n\n" if entry.seen else ""
+    cure = entry.cure.format_map(entry.values)
+    todo = filled(f"**What to do:** {cure}")
+    return f"### {entry.title}\n\n`{reason_name(entry.reason)}`\n\n{shown}{filled(entry.why)}\n\n{todo}"
+
+
+def filled(text: str) -> str:
+    """A paragraph in lines of the usual length; commands stay on one."""
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)
+    return textwrap.fill(whole, 120, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+
+
+def stands_for_others(entry: Entry) -> bool:
+    """Whether an entry is only there as its reason's general hint, and finer ones have examples."""
+    finer = [other for other in ENTRIES if other.reason == entry.reason and other.seen]
+    return bool(finer) and not entry.seen and entry.cause is None
+
+
 def main() -> int:
     """Write or compare."""
-    pages = {DOCS / "errors.md": errors()}
+    pages = {DOCS / "errors.md": errors(), DOCS / "troubleshooting.md": troubleshooting()}
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -234,7 +234,7 @@ def test_an_update_to_a_bad_revision_says_why_and_the_old_one_serves(running: Co
     assert "ModuleNotFoundError: No module named 'numpyy'" in updated.err
     assert re.search(r"^hint: .*requirements", updated.err, re.M | re.I), updated.err
     assert "running, update failed" in running.ok("list").out
-    assert re.search(r"^failure +IMPORT_FAILED \(revision 2, load", running.ok("show sum").out, re.M)
+    assert re.search(r"^failure +MODULE_NOT_FOUND \(revision 2, load", running.ok("show sum").out, re.M)
     assert running.ok("predict sum", NUMBERS).document["sum"] == 6.5
     assert "import numpyy" in running.ok("logs sum --build").out, "the traceback"
 

@@ -56,6 +56,9 @@ def config(text: str) -> dict[str, Content]:
 
 GOOD = "def predict(parameters):\n    return 'mended'\n"
 BROKEN = "def predict(parameters):\n    return (\n"
+UNPICKLES = b"import pickle\nmodel = pickle.load(open('model.pkl', 'rb'))\n"
+PICKLE = b"c__main__\nNonesuch\n."
+NEWER_RDS = b"X\n" + bytes([0, 0, 0, 4, 0, 9, 2, 0, 0, 9, 1, 0]) + bytes(20)  # workspace version 4, R 9.2.0, 9.1.0
 RAISES = "def load():\n    raise ValueError('no such table')\n\nload()\n"
 
 SOURCES = {
@@ -107,7 +110,7 @@ ENVIRONMENTS = {
     ),
     "requirements that do not resolve": Bad(
         {"main.py": PYTHON, "requirements.txt": b"--no-index\nnonesuch==1.0\n"},
-        "REQUIREMENTS_FAILED", "nonesuch==1.0", "provision", logged="No matching distribution found",
+        "REQUIREMENT_NOT_FOUND", "nonesuch==1.0", "provision", logged="No matching distribution found",
     ),
     "requirements of nonsense": Bad(
         {"main.py": PYTHON, "requirements.txt": b"--no-index\nnot a package at all\n"},
@@ -126,7 +129,7 @@ ENVIRONMENTS = {
         settings={"requirements_file": "needs.txt"},
     ),
     "R packages that are nowhere": Bad(
-        {"main.R": R, "packages.txt": b"nonesuch\n"}, "REQUIREMENTS_FAILED", "nonesuch", "provision",
+        {"main.R": R, "packages.txt": b"nonesuch\n"}, "REQUIREMENT_NOT_FOUND", "nonesuch", "provision",
         settings={"runtime": ON_R},
     ),
     "R packages of nonsense": Bad(
@@ -178,16 +181,40 @@ LOADING = {
         r("score <- function(p) {\n  p +* 1\n}\n"), "SYNTAX_ERROR", "unexpected '*'", settings={"runtime": ON_R}
     ),
     "no such module on python2.7": Bad(
-        python("import nonesuch\n"), "IMPORT_FAILED", "ImportError: No module named nonesuch",
+        python("import nonesuch\n"), "MODULE_NOT_FOUND", "ImportError: No module named nonesuch",
         logged="    import nonesuch", settings={"runtime": "python2.7"},
     ),
     "no such module on python3.6": Bad(
-        python("import nonesuch\n"), "IMPORT_FAILED", "ModuleNotFoundError: No module named 'nonesuch'",
+        python("import nonesuch\n"), "MODULE_NOT_FOUND", "ModuleNotFoundError: No module named 'nonesuch'",
         logged="    import nonesuch",
     ),
     "no such package in R": Bad(
-        r("library(nonesuch)\n"), "IMPORT_FAILED", "there is no package called",
+        r("library(nonesuch)\n"), "MODULE_NOT_FOUND", "there is no package called",
         logged="library(nonesuch)", settings={"runtime": ON_R},
+    ),
+    "a stored model of another version": Bad(
+        {"main.py": UNPICKLES, "model.pkl": PICKLE},
+        "MODEL_FILE_INCOMPATIBLE", "no attribute 'Nonesuch'", logged="pickle.load(", settings={"runtime": "python2.7"},
+    ),
+    "a pickle of a newer Python": Bad(
+        {"main.py": UNPICKLES, "model.pkl": b"\x80\x05N."}, "MODEL_FILE_INCOMPATIBLE", "unsupported pickle protocol: 5",
+        logged="pickle.load(",
+    ),
+    "a stored model that is not there": Bad(
+        {"main.py": UNPICKLES}, "MODEL_FILE_NOT_FOUND", "No such file or directory: 'model.pkl'",
+        logged="open('model.pkl'",
+    ),
+    "a stored model that is not there for setup": Bad(
+        python(f"def setup():\n    return open('/home/ann/model.pkl')\n\n{GOOD}"),
+        "MODEL_FILE_NOT_FOUND", "No such file or directory: '/home/ann/model.pkl'", logged="in setup",
+    ),
+    "a stored model that is not there for R": Bad(
+        r("model <- readRDS('model.rds')\nscore <- function(p) 1\n"),
+        "MODEL_FILE_NOT_FOUND", "cannot open the connection", logged="model.rds", settings={"runtime": ON_R},
+    ),
+    "an RDS file of a newer R": Bad(
+        {"main.R": b"model <- readRDS('model.rds')\n", "model.rds": NEWER_RDS},
+        "MODEL_FILE_INCOMPATIBLE", "need R 9.1.0 or newer", settings={"runtime": ON_R},
     ),
     "raises while imported": Bad(
         python(RAISES), "IMPORT_FAILED", "ValueError: no such table", logged="line 2, in load"

@@ -9,13 +9,13 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.rpc.status_pb2 import Status as StatusMessage
 
 from modelhost.server.api.status import CODES, DETAILS_BYTES, MESSAGE_BYTES, Code, internal_error, status_of
+from modelhost.server.catalogue import ENTRIES, hint_for
 from modelhost.server.errors import Busy, Conflict, DomainError, InvalidRequest, PredictionFailed, reason_name
-from modelhost.server.hints import HINTS, hint_for
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 ROOT = Path(__file__).parents[2]
 PROTO = ROOT / "proto" / "modelhost" / "v1" / "error_reason.proto"
-OF_DEPLOYMENTS = "A deployment's failure"
+OF_DEPLOYMENTS = {"A deployment's failure", "A revision's failure"}
 
 REASONS = [value for value in ErrorReason.values() if value != ErrorReason.ERROR_REASON_UNSPECIFIED]
 R = ErrorReason
@@ -67,7 +67,7 @@ def test_every_reason_says_what_it_means() -> None:
 
 @pytest.mark.parametrize("reason", REASONS, ids=ErrorReason.Name)
 def test_the_code_of_a_reason_is_the_one_that_its_comment_names(reason: int) -> None:
-    if first_words(reason) == OF_DEPLOYMENTS:
+    if first_words(reason) in OF_DEPLOYMENTS:
         assert reason not in CODES
     else:
         assert CODES[reason].name == first_words(reason)
@@ -75,7 +75,7 @@ def test_the_code_of_a_reason_is_the_one_that_its_comment_names(reason: int) -> 
 
 def test_only_known_reasons_are_used_and_every_one_of_them_is() -> None:
     roots = [ROOT / "server" / "modelhost" / "server", ROOT / "clients" / "modelhost"]
-    tables = {"status.py", "hints.py"}
+    tables = {"status.py", "fetching.py", "calling.py"}
     used, listed = set(), set()
     for path in [path for root in roots for path in root.rglob("*.py")]:
         names = set(re.findall(r"\bERROR_REASON_[A-Z]\w*", path.read_text()))
@@ -88,14 +88,14 @@ def test_only_known_reasons_are_used_and_every_one_of_them_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", [value for value in REASONS if first_words(value) == OF_DEPLOYMENTS], ids=ErrorReason.Name
+    "reason", [value for value in REASONS if first_words(value) in OF_DEPLOYMENTS], ids=ErrorReason.Name
 )
 def test_every_failure_of_a_deployment_has_a_hint(reason: int) -> None:
     assert hint_for(reason).endswith((".", "?"))
 
 
 def test_hints_are_for_reasons_that_need_one() -> None:
-    assert set(HINTS) <= set(REASONS)
+    assert {entry.reason for entry in ENTRIES} <= set(REASONS)
     assert hint_for(R.ERROR_REASON_PAGE_TOKEN_INVALID) == ""
 
 

@@ -20,10 +20,10 @@ PARTS = {
 MOST_LINES = 500
 
 # What each part of the server may import of ModelHost, besides itself, the stubs (v1) and TERMS.
-TERMS = {"errors", "hints", "private", "resources", "text"}
+TERMS = {"catalogue", "errors", "private", "resources", "text"}
 SERVER = {
     "errors": set(),
-    "hints": set(),
+    "catalogue": {"envs"},
     "resources": set(),
     "private": set(),
     "text": set(),

@@ -1,6 +1,6 @@
 """Interpreters and isolated environments on this host's disk. Knows nothing of the server."""
 
-from modelhost.envs.errors import BuildFailed, EnvironmentProblem, RequirementsInvalid
+from modelhost.envs.errors import BuildFailed, Cause, EnvironmentProblem, RequirementsInvalid
 from modelhost.envs.interpreters import find_interpreters
 from modelhost.envs.process import Cancelled, CommandFailed, Completed, Job, Stream
 from modelhost.envs.requirements import default_requirements_file, read_requirements
@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_R_REPOSITORIES",
     "BuildFailed",
     "Cancelled",
+    "Cause",
     "CommandFailed",
     "Completed",
     "Environment",

@@ -2,15 +2,50 @@
 
     EnvironmentProblem
     ├── RequirementsInvalid   the model's requirements cannot be read: the author mends a file
-    └── BuildFailed           the environment cannot be built: kind says whose fault it most likely is
+    └── BuildFailed           the environment cannot be built: cause says why, as far as the output tells
 
 `process.Cancelled` (nobody wants the environment any more) is no failure and stands apart.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from enum import StrEnum
 
-FailureKind = Literal["requirements", "environment"]
+
+class Cause(StrEnum):
+    """Why an environment could not be built, and which values `BuildFailed` has for it besides the interpreter's."""
+
+    # pip and R: what is asked for
+    VERSION_NOT_FOUND = "version_not_found"  # newest
+    PACKAGE_NOT_FOUND = "package_not_found"
+    OTHER_PYTHON = "other_python"
+    CONFLICT = "conflict"
+    LINE_INVALID = "line_invalid"
+    HASHES = "hashes"
+    STUB = "stub"  # package: the name under which the index has the real one
+    R_PACKAGE_NOT_FOUND = "r_package_not_found"
+    R_VERSION = "r_version"
+    R_CONFLICT = "r_conflict"
+
+    # building it
+    LIBRARY_MISSING = "library_missing"  # missing, package: what Debian calls it
+    LIBRARY_UNNAMED = "library_unnamed"  # missing
+    BUILD_NEEDS_PACKAGE = "build_needs_package"  # package
+    BUILD_TOO_OLD = "build_too_old"
+    BUILD_RAISED = "build_raised"
+    COMPILATION = "compilation"
+    R_INSTALL = "r_install"
+    R_LOAD = "r_load"
+
+    # the host
+    INDEX_UNREACHABLE = "index_unreachable"
+    R_INDEX_UNREACHABLE = "r_index_unreachable"
+    INDEX_REFUSES = "index_refuses"
+    DISK_FULL = "disk_full"
+    MEMORY = "memory"
+    TOOK_TOO_LONG = "took_too_long"
+    KILLED = "killed"
+    INTERPRETER = "interpreter"
+    UNKNOWN = "unknown"
 
 
 class EnvironmentProblem(Exception):
@@ -35,15 +70,13 @@ class RequirementsInvalid(EnvironmentProblem):
 class BuildFailed(EnvironmentProblem):
     """An environment could not be built; nothing of it is left on disk.
 
-    `message` is the one line that says what went wrong, `hint` what a person can do about it ("" if nothing better
-    than the log is known), `output` the last lines of the command that failed. `kind` is "requirements" where the
-    model's author can mend it (a version that does not exist), "environment" where the host needs something (a
-    compiler, a network, space on the disk).
+    `message` is the one line that says what went wrong, `output` the last lines of the command that failed. `values`
+    are what is known of the cause, by name: `Cause` says which.
     """
 
-    def __init__(self, message: str, kind: FailureKind, hint: str = "", output: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, cause: Cause, output: Sequence[str] = (), **values: str) -> None:
         self.message = message
-        self.kind: FailureKind = kind
-        self.hint = hint
+        self.cause = cause
         self.output = tuple(output)
+        self.values = values
         super().__init__(message)

@@ -1,30 +1,25 @@
-"""From what a failed command wrote to the one line that matters and a hint that a person can act on."""
+"""From what a failed command wrote to the one line that matters and the cause that it tells of."""
 
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from modelhost.envs.errors import BuildFailed, FailureKind
+from modelhost.envs.errors import BuildFailed, Cause
+from modelhost.envs.missing import missing_from_system
 from modelhost.envs.process import CommandFailed
 from modelhost.envs.values import Interpreter
 
-
-@dataclass(frozen=True)
-class _Cause:
-    """A known cause: it is recognised by a line, which is then also the message."""
-
-    line: re.Pattern[str]
-    kind: FailureKind
-    hint: str
+# A known cause is recognised by a line, which is then also the message; its groups are the cause's values.
+_Pattern = tuple[Cause, re.Pattern[str]]
 
 
-def _cause(pattern: str, kind: FailureKind, hint: str) -> _Cause:
-    return _Cause(re.compile(pattern), kind, hint)
+def _pattern(cause: Cause, pattern: str) -> _Pattern:
+    return cause, re.compile(pattern)
 
 
 _LINE_LIMIT = 500  # characters of a message
 _NO_MATCH = re.compile(r"No matching distribution found for")
+_IGNORED = re.compile(r"Ignored the following versions that require a different python version")
 _RETRYING = re.compile(r"Retrying \(Retry|Could not fetch URL")
 _NETWORK = re.compile(
     r"Failed to establish a new connection[^'\"]*|[^'\"]*name resolution|Tunnel connection failed[^'\"]*"
@@ -34,77 +29,61 @@ _NETWORK = re.compile(
 _FROM_LINE = re.compile(r" \(from -[rc] \S+ \(line \d+\)\)")
 _LINE = re.compile(r"-r \S+ \(line (\d+)\)")
 
-_INDEX_HINT = "check the host's network, proxy and certificates, and the index in the server's pip configuration"
-_COMPILE_HINT = (
-    "a package is compiled because no wheel of this version fits {name}: install the compiler or header that the log"
-    " names, or ask for a version that has a wheel"
-)
-_CONFLICT_HINT = "requirements exclude each other, the log says which: loosen one of them"
-_OTHER_PYTHON_HINT = "ask for a version of the package that still runs on Python {version}, or use another runtime"
-_PACKAGE_HINT = "the package's own build failed, see the log; it may be meant for another Python than {version}"
-_LIBRARY_HINT = "a system library or its header is missing: install it on the host, the log names it"
-_CONFIGURE_HINT = "a system library is missing: the log says which one, and mostly which package of the system has it"
-
 _HOST = (
-    _cause(r"No space left on device|Disk quota exceeded", "environment", "make room in the server's state directory"),
-    _cause(r"MemoryError|Cannot allocate memory", "environment", "the host has too little memory for this build"),
+    _pattern(Cause.DISK_FULL, r"No space left on device|Disk quota exceeded"),
+    _pattern(Cause.MEMORY, r"MemoryError|Cannot allocate memory"),
 )
 
-# The first cause that some line shows is it.
+# The first cause that some line shows is it: what is wrong with the host, with the list, then with one package.
 _PIP = (
     *_HOST,
-    _cause(
-        r"(401|403) (Client )?Error|\b40[13] (Unauthorized|Forbidden)",
-        "environment",
-        "the package index refuses access: check the credentials in the server's pip configuration",
+    _pattern(Cause.INDEX_REFUSES, r"(401|403) (Client )?Error|\b40[13] (Unauthorized|Forbidden)"),
+    _pattern(Cause.CONFLICT, r"conflicting dependencies|Double requirement given"),
+    _pattern(Cause.CONFLICT, r"ResolutionImpossible"),
+    _pattern(Cause.HASHES, r"DO NOT MATCH THE HASHES|Hashes are required"),
+    _pattern(Cause.LINE_INVALID, r"Invalid requirement"),
+    _pattern(Cause.STUB, r"use 'pip install (?P<package>[\w.-]+)' rather than 'pip install [\w.-]+'"),
+    _pattern(
+        Cause.OTHER_PYTHON,
+        r"requires a different Python|[Bb]ackport is (meant )?(for|only for) Python 2|fatal error: longintrepr\.h"
+        r"|(?i:requires|needs|only (supports|works with|for)|not support(ed)?( by| on)?|at least) Python (version )?"
+        r"[<>=]* ?\d[\d.]*|Python (>=|version >=|2 is not|3 is not|[\d.]+ is not|[\d.]+ or (later|newer|above) is) ?",
     ),
-    _cause(r"fatal error: .*: No such file", "environment", _COMPILE_HINT),
-    _cause(
-        r"unable to execute|[Nn]o Fortran compiler|(gcc|g\+\+|cc|gfortran|cmake|rustc|cargo): (command )?not found"
-        r"|can't find Rust compiler|CMake must be installed|command '[^']*(gcc|g\+\+|cc|clang)' failed"
-        r"|cannot find -l\w+",
-        "environment",
-        _COMPILE_HINT,
-    ),
-    _cause(r"requires a different Python", "requirements", _OTHER_PYTHON_HINT),
-    _cause(r"conflicting dependencies|Double requirement given", "requirements", _CONFLICT_HINT),
-    _cause(r"ResolutionImpossible", "requirements", _CONFLICT_HINT),
-    _cause(r"DO NOT MATCH THE HASHES|Hashes are required", "requirements", "correct the hashes in the requirements"),
-    _cause(r"Invalid requirement", "requirements", "correct the line: package==1.2.3"),
-    _cause(r"Could not install packages due to an (OSError|EnvironmentError).*Pool", "environment", _INDEX_HINT),
+    _pattern(Cause.BUILD_TOO_OLD, r"use_2to3 is invalid"),
+    _pattern(Cause.BUILD_NEEDS_PACKAGE, r"fatal error: '?(?P<package>numpy)/"),
 )
-_PYTHON_ERROR = _cause(
-    r"^\s*(\w+\.)*\w*(Error|Exception): (?!subprocess-exited|metadata-generation)", "requirements", _PACKAGE_HINT
+# A line of a package's own script. pip's own lines of that form tell nothing.
+_PYTHON_ERROR = (
+    _pattern(
+        Cause.BUILD_NEEDS_PACKAGE, r"^\s*(ModuleNotFound|Import)Error: No module named '?(?P<package>[A-Za-z]\w*)"
+    ),
+    _pattern(Cause.BUILD_RAISED, r"^\s*(\w+\.)*\w*(Error|Exception): (?!subprocess-exited|metadata-generation)"),
+)
+_COMPILER = (
+    _pattern(Cause.COMPILATION, r"\.\w+:\d+(:\d+)?: error:"),
+    _pattern(Cause.COMPILATION, r"[Cc]ommand ['\"][^'\"]*(gcc|g\+\+|cc|clang)\b.* failed"),
+)
+_BUILDING = re.compile(
+    r"Command errored out|subprocess-exited-with-error|metadata-generation-failed|Failed building wheel"
 )
 
 _R_INSTALL = (
     *_HOST,
-    _cause(r"fatal error: .*: No such file|cannot find -l\w+", "environment", _LIBRARY_HINT),
-    _cause(r"cannot open shared object file", "environment", _LIBRARY_HINT),
-    _cause(
-        r"(gcc|g\+\+|gfortran|make|cmake): ((command )?not found|No such file)",
-        "environment",
-        "install the compiler that the log names on the host",
-    ),
-    _cause(r"Configuration failed", "environment", _CONFIGURE_HINT),
-    _cause(r"configuration failed", "environment", _CONFIGURE_HINT),
-    _cause(
-        r"namespace .* is (already loaded|being loaded), but .* is required",
-        "requirements",
-        "two packages need different versions of a third: pin versions of one time",
-    ),
+    _pattern(Cause.LIBRARY_UNNAMED, r"Configuration failed"),
+    _pattern(Cause.LIBRARY_UNNAMED, r"configuration failed"),
+    _pattern(Cause.R_CONFLICT, r"namespace .* is (already loaded|being loaded), but .* is required"),
 )
 
+# Above the package that a configure script of R names.
+_CONFIGURATION = re.compile(r"[Cc]onfiguration failed because")
+
 # By the kind that install_packages.R leaves.
-_R_KINDS: dict[str, tuple[FailureKind, str]] = {
-    "unreachable": ("environment", "check the host's network and proxy, and the R repositories of the server"),
-    "unavailable": ("requirements", "check the name, and the version against the repository's archive"),
-    "r-version": (
-        "requirements",
-        "pin a version of {name}'s time (pkg==1.2.3), or use a repository as it was then, such as a dated snapshot",
-    ),
-    "load": ("requirements", "the package was installed but does not load, see the log"),
-    "install": ("requirements", "see the log; a version of {name}'s time may build"),
+_R_KINDS = {
+    "unreachable": Cause.R_INDEX_UNREACHABLE,
+    "unavailable": Cause.R_PACKAGE_NOT_FOUND,
+    "r-version": Cause.R_VERSION,
+    "load": Cause.R_LOAD,
+    "install": Cause.R_INSTALL,
 }
 
 
@@ -113,18 +92,18 @@ def explain_pip(error: CommandFailed, interpreter: Interpreter, requirements: Se
     if odd := _ended_oddly(error, "pip"):
         return odd
     error = CommandFailed(error.argv, error.exit_code, [_without_places(line, requirements) for line in error.output])
-    if found := _first(_PIP, error, interpreter):
+    if found := _first(_PIP, error, interpreter) or _missing(error, interpreter):
+        return found
+    # pip for Python 3.6 ends with "no matching distribution" where the package's own script failed.
+    built = any(_BUILDING.search(line) for line in error.output)
+    if built and (found := _first((*_COMPILER, *_PYTHON_ERROR), error, interpreter)):
         return found
     if line := _find(_NO_MATCH, error.output):
-        if retrying := _find(_RETRYING, error.output):
-            network = _NETWORK.search(retrying)
-            message = f"the package index cannot be reached: {network[0].strip() if network else retrying}"
-            return _failed(message, "environment", _INDEX_HINT, interpreter, error)
-        return _failed(line, "requirements", _versions_hint(error.output), interpreter, error)
-    if found := _first((_PYTHON_ERROR,), error, interpreter):
+        return _not_found(line, error, interpreter)
+    if found := _first(_PYTHON_ERROR, error, interpreter):
         return found
     line = _find(re.compile(r"^\s*ERROR:"), error.output) or error.last_line or "pip failed"
-    return _failed(line, "environment", "see the log", interpreter, error)
+    return _failed(line, Cause.UNKNOWN, interpreter, error)
 
 
 def _without_places(line: str, requirements: Sequence[str]) -> str:
@@ -135,16 +114,24 @@ def _without_places(line: str, requirements: Sequence[str]) -> str:
     return _LINE.sub(requirement, _FROM_LINE.sub("", line))
 
 
-def _versions_hint(output: Iterable[str]) -> str:
+def _not_found(line: str, error: CommandFailed, interpreter: Interpreter) -> BuildFailed:
     """pip lists what it found for this Python: name the newest, or say that there is none."""
+    if retrying := _find(_RETRYING, error.output):
+        network = _NETWORK.search(retrying)
+        message = f"the package index cannot be reached: {network[0].strip() if network else retrying}"
+        return _failed(message, Cause.INDEX_UNREACHABLE, interpreter, error)
+    if any(
+        _IGNORED.search(shown) and f" {line.rpartition('==')[2]} Requires-Python" in shown for shown in error.output
+    ):
+        return _failed(line, Cause.OTHER_PYTHON, interpreter, error)
     listed = ""
-    for line in output:
-        if match := re.search(r"\(from versions: ([^)]*)\)", line):
+    for shown in error.output:
+        if match := re.search(r"\(from versions: ([^)]*)\)", shown):
             listed = match[1]
     final = [version for version in listed.split(", ") if re.fullmatch(r"\d+(\.\d+)*(\.post\d+)?", version)]
     if final:
-        return f"the newest version for Python {{version}} is {final[-1]}"
-    return "no version of it can be installed on Python {version}: check the name, or look for another package"
+        return _failed(line, Cause.VERSION_NOT_FOUND, interpreter, error, newest=final[-1])
+    return _failed(line, Cause.PACKAGE_NOT_FOUND, interpreter, error)
 
 
 def explain_creation(error: CommandFailed, interpreter: Interpreter) -> BuildFailed:
@@ -153,45 +140,65 @@ def explain_creation(error: CommandFailed, interpreter: Interpreter) -> BuildFai
         return odd
     if found := _first(_HOST, error, interpreter):
         return found
-    line = error.last_line or str(error)
-    return _failed(line, "environment", "check the interpreter {path} on the host", interpreter, error)
+    return _failed(error.last_line or str(error), Cause.INTERPRETER, interpreter, error)
 
 
 def explain_r(error: CommandFailed, kind: str, message: str, interpreter: Interpreter) -> BuildFailed:
     """Say why `install_packages.R` failed: `kind` and `message` are what it left, "" if it did not get that far."""
     if odd := _ended_oddly(error, "installing R packages"):
         return odd
-    if kind in {"install", "load", ""} and (found := _first(_R_INSTALL, error, interpreter, message)):
-        return found
-    failure_kind, hint = _R_KINDS.get(kind, ("environment", "see the log"))
-    return _failed(message or error.last_line or str(error), failure_kind, hint, interpreter, error)
+    if kind in {"install", "load", ""}:
+        found = _first(_HOST, error, interpreter, message) or _missing(error, interpreter, message)
+        if found := found or _first(_R_INSTALL, error, interpreter, message):
+            return found
+    cause = _R_KINDS.get(kind, Cause.UNKNOWN)
+    return _failed(message or error.last_line or str(error), cause, interpreter, error)
+
+
+def _missing(error: CommandFailed, interpreter: Interpreter, context: str = "") -> BuildFailed | None:
+    line, missing, package = missing_from_system(error.output, interpreter.version)
+    if not line:
+        return None
+    cause = Cause.LIBRARY_MISSING if package else Cause.LIBRARY_UNNAMED
+    because = _find(_CONFIGURATION, error.output) if missing == package else ""
+    message = _in_context(because or _stripped(line), context)
+    return _failed(message, cause, interpreter, error, missing=missing, package=package)
 
 
 def _first(
-    causes: Iterable[_Cause], error: CommandFailed, interpreter: Interpreter, context: str = ""
+    patterns: Iterable[_Pattern], error: CommandFailed, interpreter: Interpreter, context: str = ""
 ) -> BuildFailed | None:
-    for cause in causes:
-        if line := _find(cause.line, error.output):
-            message = f"{context}: {line}" if context and line not in context else context or line
-            return _failed(message, cause.kind, cause.hint, interpreter, error)
+    for cause, pattern in patterns:
+        for shown in reversed(error.output):
+            if match := pattern.search(shown):
+                message = _in_context(_stripped(shown), context)
+                return _failed(message, cause, interpreter, error, **match.groupdict(default=""))
     return None
+
+
+def _in_context(line: str, context: str) -> str:
+    return f"{context}: {line}" if context and line not in context else context or line
 
 
 def _ended_oddly(error: CommandFailed, what: str) -> BuildFailed | None:
     if error.timed_out:
-        return BuildFailed(f"{what} took too long and was ended", "environment", "see the log", error.output)
+        return BuildFailed(f"{what} took too long and was ended", Cause.TOOK_TOO_LONG, error.output)
     if error.exit_code < 0:
-        hint = "the host may have run out of memory" if error.exit_code == -signal.SIGKILL else "see the log"
-        return BuildFailed(f"{what} was ended by signal {-error.exit_code}", "environment", hint, error.output)
+        cause = Cause.KILLED if error.exit_code == -signal.SIGKILL else Cause.UNKNOWN
+        return BuildFailed(f"{what} was ended by signal {-error.exit_code}", cause, error.output)
     return None
 
 
 def _find(pattern: re.Pattern[str], output: Iterable[str]) -> str:
-    """The last line that fits, without the prefix that pip, R and compilers put before it; "" if none does."""
-    found = next((line for line in reversed(list(output)) if pattern.search(line)), "")
-    return re.sub(r"^\s*(ERROR|Error|error):\s*", "", found).strip()
+    """The last line that fits, without what stands before it; "" if none does."""
+    return _stripped(next((line for line in reversed(list(output)) if pattern.search(line)), ""))
 
 
-def _failed(message: str, kind: FailureKind, hint: str, interpreter: Interpreter, error: CommandFailed) -> BuildFailed:
-    hint = hint.format(name=interpreter.name, version=interpreter.version, path=interpreter.path)
-    return BuildFailed(message[:_LINE_LIMIT], kind, hint, error.output)
+def _stripped(line: str) -> str:
+    """A line without the prefix that pip, R and compilers put before it."""
+    return re.sub(r"^\s*(ERROR|Error|error):\s*", "", line).strip()
+
+
+def _failed(message: str, cause: Cause, interpreter: Interpreter, error: CommandFailed, **values: str) -> BuildFailed:
+    about = {"name": interpreter.name, "version": interpreter.version}
+    return BuildFailed(message[:_LINE_LIMIT], cause, error.output, **about, **values)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from modelhost.envs.errors import BuildFailed
+from modelhost.envs.errors import BuildFailed, Cause
 from modelhost.envs.failures import explain_r
 from modelhost.envs.plan import INSTALL_SECONDS, Plan
 from modelhost.envs.process import CommandFailed, Job
@@ -33,7 +33,7 @@ def build_r(plan: Plan, job: Job) -> tuple[str, ...]:
 def _write_plan(plan: Plan) -> None:
     matches = [_REQUIREMENT.fullmatch(requirement) for requirement in plan.spec.requirements]
     if None in matches:
-        raise BuildFailed(f"not a list of R packages: {', '.join(plan.spec.requirements)}", "requirements")
+        raise BuildFailed(f"not a list of R packages: {', '.join(plan.spec.requirements)}", Cause.LINE_INVALID)
     lines = ["\t".join(part or "" for part in match.groups()) for match in matches if match]
     (plan.scratch / "requirements.tsv").write_text("\n".join(lines) + "\n")
     (plan.scratch / "repositories.txt").write_text("\n".join(plan.spec.repositories) + "\n")

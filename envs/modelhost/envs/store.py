@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from modelhost.envs.errors import BuildFailed
+from modelhost.envs.errors import BuildFailed, Cause
 from modelhost.envs.files import open_and_measure, remove_tree
 from modelhost.envs.locks import try_lock
 from modelhost.envs.manifest import NAME, masked, read_manifest, write_manifest
@@ -102,7 +102,7 @@ class EnvironmentStore:
             job.say(f"found the environment {found.path.name}")
             return found
         if not spec.interpreter.usable:
-            raise BuildFailed(f"{spec.interpreter.name} cannot be used: {spec.interpreter.problem}", "environment")
+            raise BuildFailed(f"{spec.interpreter.name} cannot be used: {spec.interpreter.problem}", Cause.INTERPRETER)
         return self._builds.run(spec.digest, lambda shared: self._build_locked(spec, files, shared), job)
 
     def remove(self, spec_digest: str) -> bool:
@@ -203,7 +203,7 @@ class EnvironmentStore:
             with suppress(OSError):  # what cannot be removed has no manifest, and is swept later
                 remove_tree(folder)
             if isinstance(error, OSError):
-                raise BuildFailed(str(error), "environment", "check the state directory and the interpreter") from error
+                raise BuildFailed(str(error), Cause.INTERPRETER) from error
             raise
         job.say(f"built the environment {folder.name} in {environment.build_seconds:.1f} s")
         return environment

@@ -1,8 +1,8 @@
 """From whatever a step raised to the failure that people see, in one place: every cause has a reason and a hint."""
 
 from modelhost.envs import BuildFailed, RequirementsInvalid
+from modelhost.server.catalogue import hint_for, of_build_failure
 from modelhost.server.errors import DomainError, PredictionFailed, StepFailed, reason_name
-from modelhost.server.hints import hint_for
 from modelhost.server.resources import Failure
 from modelhost.server.text import cut
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -19,16 +19,11 @@ def as_domain_error(error: BaseException) -> DomainError:
             return StepFailed(
                 ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED,
                 "{cause}",
-                hint="Mend the requirements, commit, and `modelhost update`; or name others with `--requirement`.",
                 cause=error,
             )
         case BuildFailed():
-            reason = (
-                ErrorReason.ERROR_REASON_REQUIREMENTS_FAILED
-                if error.kind == "requirements"
-                else ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED
-            )
-            return StepFailed(reason, "{cause}", hint=error.hint, cause=error.message)
+            found = of_build_failure(error)
+            return StepFailed(found.entry.reason, "{cause}", hint=found.hint, cause=error.message)
         case OSError() if error.strerror:
             return StepFailed(
                 ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED,

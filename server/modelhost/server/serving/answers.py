@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from modelhost.server.catalogue import of_load_failure
 from modelhost.server.errors import PredictionFailed, StepFailed
 from modelhost.server.serving.link import Header
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -17,6 +18,7 @@ _LOAD_REASONS = {
     "setup_failed": ErrorReason.ERROR_REASON_SETUP_FAILED,
     "function_masks_base": ErrorReason.ERROR_REASON_FUNCTION_MASKS_BASE,
 }
+_GENERAL = {ErrorReason.ERROR_REASON_IMPORT_FAILED, ErrorReason.ERROR_REASON_SETUP_FAILED}
 
 
 def start_failure(error: Exception, load_timeout: float) -> StepFailed:
@@ -33,13 +35,14 @@ def start_failure(error: Exception, load_timeout: float) -> StepFailed:
 
 
 def load_failure(header: Header, mask: Mask) -> StepFailed:
-    """LOAD was answered with `load_failed`."""
-    return StepFailed(
-        _LOAD_REASONS.get(str(header.get("reason")), ErrorReason.ERROR_REASON_IMPORT_FAILED),
-        "{cause}",
-        details=mask(str(header.get("traceback", ""))),
-        cause=mask(str(header.get("message", "the worker could not load the model"))),
-    )
+    """LOAD was answered with `load_failed`: the reason is the worker's, or a finer one that its text tells of."""
+    reason = _LOAD_REASONS.get(str(header.get("reason")), ErrorReason.ERROR_REASON_IMPORT_FAILED)
+    message = mask(str(header.get("message", "the worker could not load the model")))
+    traceback = mask(str(header.get("traceback", "")))
+    found = of_load_failure(message, traceback) if reason in _GENERAL else None
+    if found:
+        return StepFailed(found.entry.reason, "{cause}", hint=found.hint, details=traceback, cause=message)
+    return StepFailed(reason, "{cause}", details=traceback, cause=message)
 
 
 def call_failure(header: Header, mask: Mask) -> PredictionFailed:

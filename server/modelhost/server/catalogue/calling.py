@@ -1,0 +1,76 @@
+"""Failures of a call to a model that runs."""
+
+from modelhost.server.catalogue.entry import Entry, Step
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+CALLING = (
+    Entry(
+        ErrorReason.ERROR_REASON_MODEL_RAISED,
+        Step.CALL,
+        "The model raised an error",
+        "Most often the parameters have another form than those that the model was written for: a column that is"
+        " missing, text for a number, one row instead of a list of rows.",
+        "`modelhost predict NAME JSON --debug` shows the traceback and what the model printed;"
+        " `modelhost logs NAME --run` has it too.",
+        "the model raised ValueError: X has 3 features per sample; expecting 4",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_PARAMETERS_INVALID,
+        Step.CALL,
+        "The parameters are refused",
+        "They are not JSON (NaN is not), or the model itself refused them with an InvalidParameters error.",
+        "Mend the parameters; the message is the model's own.",
+        "the cars have no hp, gearbox",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
+        Step.CALL,
+        "JSON cannot hold the result",
+        "The model returns an object of its own, a set, bytes.",
+        "Have the function return dicts, lists, numbers and text; `modelhost predict NAME JSON --debug` shows where.",
+        "the result is a set, which JSON cannot hold",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_WORKER_DIED,
+        Step.CALL,
+        "The worker died during the call",
+        "Compiled code crashed, or the host's memory ran out (signal KILL).",
+        "`modelhost logs NAME --run` has the worker's last output; a new worker is started by itself.",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
+        Step.CALL,
+        "The call took too long",
+        "The model needs longer than `call_timeout` for these parameters, or hangs: waits for a network, a prompt.",
+        "`modelhost update NAME --call-timeout 5m` gives it longer; `modelhost logs NAME --run` shows how far it came.",
+        "the call took longer than the deployment's call_timeout of 60 s; its worker is replaced",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_QUEUE_FULL,
+        Step.CALL,
+        "Too many calls wait",
+        "One worker has one call at a time, and the queue behind it is full.",
+        "Try again in a moment, or have more calls wait: `modelhost update NAME --queue-size N`.",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_RESULT_TOO_LARGE,
+        Step.CALL,
+        "The result passes the message limit",
+        "The model returns more than one message may hold.",
+        "Return less, or raise `--max-message-bytes` of `modelhost serve` and of the command.",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,
+        Step.CALL,
+        "The model does not run",
+        "Its deployment was stopped or has failed.",
+        "`modelhost show NAME` says why; `modelhost start NAME` starts it.",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND,
+        Step.CALL,
+        "No such service",
+        "The name is wrong, or the token may not use it.",
+        "`modelhost list` shows what there is.",
+    ),
+)

@@ -55,7 +55,7 @@ class Command:
             [MODELHOST, *shlex.split(line), *more], cwd=self.folder, env=self.variables, input=stdin,
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
-        assert "/modelhost/cli/" not in done.stderr, "a traceback of its own"
+        assert "/modelhost/cli/" not in done.stderr, done.stderr  # a traceback of its own, not of a model
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def ok(self, line: str, *more: str, stdin: str = "") -> Answer:

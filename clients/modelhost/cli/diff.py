@@ -25,7 +25,7 @@ def diff(
     revision: Annotated[
         int | None,
         typer.Argument(
-            metavar="[REVISION]", min=1, help="Its number; else the newest.", autocompletion=complete_revision
+            metavar="REVISION", min=1, help="Its number; else the newest.", autocompletion=complete_revision
         ),
     ] = None,
     base: Annotated[

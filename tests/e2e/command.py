@@ -6,6 +6,7 @@ import pty
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,14 @@ from typing import Any
 from tests.e2e.daemon import MODELHOST, Daemon
 
 PATIENCE = 120.0
+# Where tests run in the background, a shell may have had Ctrl-C ignored, which commands inherit. The command itself
+# undoes that: a function that Popen ran in the fork could meet gRPC's own fork handlers there.
+HEARING_CTRL_C = """
+import signal, sys
+from modelhost.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,8 @@ class Command:
     def begin(self, line: str) -> "Following":
         """Start one that goes on until it is interrupted."""
         process = subprocess.Popen(
-            [MODELHOST, *shlex.split(line)], cwd=self.folder, env=self.variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c,  # noqa: PLW1509
+            [sys.executable, "-c", HEARING_CTRL_C, *shlex.split(line)], cwd=self.folder, env=self.variables,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         return Following(process)
 
@@ -103,11 +112,6 @@ class Command:
             while data := screen.read(65536):
                 shown += data
         return Answer(process.wait(PATIENCE), shown.decode(), "")
-
-
-def _hear_ctrl_c() -> None:
-    """Where tests run in the background, a shell may have had Ctrl-C ignored, which commands inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Following:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from modelhost.client import ModelHostError
 from modelhost.v1 import deployment_pb2, log_pb2
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Repo
@@ -137,6 +138,7 @@ def test_a_model_that_cannot_be_loaded_says_why(server: RunningServer, repo: Rep
 
     seen = debug(server, name, {})
 
+    assert seen.failure.step == "load"
     assert "does_not_exist" in seen.failure.message
     assert "import does_not_exist" in seen.traceback
 
@@ -202,13 +204,23 @@ def test_a_caller_may_name_its_call_and_finds_the_traceback_by_it(server: Runnin
 
 
 def test_a_failed_call_tells_its_id(server: RunningServer, talkative: str) -> None:
-    from modelhost.client import ModelHostError
-
     with pytest.raises(ModelHostError) as caught:
         server.client.predict(talkative, {"raise": "x"})
 
     request_id = caught.value.metadata["request_id"]
     eventually(lambda: any("KeyError" in entry.text for entry in run_lines(server, talkative, request_id=request_id)))
+
+
+def test_a_call_is_followed_from_its_last_lines_on(server: RunningServer, talkative: str) -> None:
+    first, _, _ = [server.client.predict(talkative, {"n": n}).request_id for n in range(3)]
+    eventually(lambda: len(run_lines(server, talkative)) == 10)
+
+    request = log_pb2.TailLogRequest(deployment=talkative, kind=log_pb2.LOG_KIND_RUN, last_lines=2, request_id=first)
+    stream = server.client.admin.TailLog(request)
+
+    entries = list(next(iter(stream)).entries)
+    stream.cancel()
+    assert [entry.request_id for entry in entries] == [first, first]
 
 
 def test_a_build_log_has_no_calls(server: RunningServer, talkative: str) -> None:

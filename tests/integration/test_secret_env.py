@@ -238,6 +238,18 @@ def test_what_cannot_be_a_secret_variable_is_refused_without_its_value(
     assert not any(value in str(caught.value) + str(caught.value.metadata) for value in secret_env.values())
 
 
+def test_a_name_is_a_variable_or_a_secret_one(server: RunningServer, repo: Repo, source: str, name: str) -> None:
+    repo.commit({"main.py": PYTHON})
+    both = {"DB_PASSWORD": SECRET}
+
+    assert reason_of(lambda: server.create(name, source, env=both, secret_env=both)) == "FIELD_INVALID"
+    server.create(name, source, secret_env=both)
+    assert reason_of(lambda: server.update(name, env=both)) == "FIELD_INVALID"
+    assert server.get(name).target_revision == 1
+    moved = server.update(name, env=both, secret_env={"DB_PASSWORD": ""})
+    assert not moved.settings.secret_env_names
+
+
 # ---- at rest
 
 

@@ -105,12 +105,13 @@ def test_hints_are_for_reasons_that_need_one() -> None:
 @pytest.mark.parametrize("reason", REASONS, ids=ErrorReason.Name)
 def test_an_error_has_one_info_with_its_reason_and_every_value_of_its_message(reason: int) -> None:
     error = DomainError(reason, "no {thing} in {place}", thing="iris", place=7)
+    hint = hint_for(reason)
 
     status, infos, _ = details(error)
 
     assert status.message == "no iris in 7"
     assert [(info.domain, info.reason, dict(info.metadata)) for info in infos] == [
-        ("modelhost", reason_name(reason), {"thing": "iris", "place": "7"})
+        ("modelhost", reason_name(reason), {"thing": "iris", "place": "7", **({"hint": hint} if hint else {})})
     ]
     assert status.code == CODES.get(reason, Code.FAILED_PRECONDITION)
 
@@ -174,7 +175,7 @@ def test_what_is_too_long_is_cut_between_characters_and_every_detail_stays(error
     assert len(status.details) <= DETAILS_BYTES == 4096
     read, (info,), others = details(long)
     assert read.message == status.message
-    assert len(info.metadata) == len(long.values)
+    assert set(info.metadata) - {"hint"} == set(long.values)
     assert "\ufffd" not in str(read)
     expected = {InvalidRequest: {"BadRequest"}, Conflict: {"PreconditionFailure"}, Busy: {"RetryInfo"}}
     assert set(others) == expected.get(type(long), set())
@@ -199,7 +200,7 @@ def test_a_fault_of_the_server_says_nothing_of_itself() -> None:
 
     assert status.code == Code.INTERNAL
     assert info.reason == "INTERNAL"
-    assert not info.metadata
+    assert dict(info.metadata) == {"hint": hint_for(R.ERROR_REASON_INTERNAL)}
     assert others == {}
 
 

@@ -3,6 +3,7 @@
 EXIT_CODES is the one table of exit codes; the root's `--help` prints it.
 """
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,20 +38,6 @@ EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.NOT_AUTHENTICATED: "no token, or one that the server does not take",
     ExitCode.MODEL_FAILED: "the model failed the call: it raised, died, took too long",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
-}
-
-# What to do next, where the server's own message does not say so.
-_HINTS: Mapping[str, str] = {
-    "SERVICE_NOT_FOUND": "`modelhost list` shows what there is",
-    "DATA_SOURCE_EXISTS": "`modelhost source update NAME` changes it",
-    "SOURCE_UNREACHABLE": "`modelhost source test NAME` tries again",
-    "REF_NOT_FOUND": "`modelhost source refs NAME` lists the branches and tags",
-    "PATH_NOT_FOUND": "`modelhost source files NAME` lists the files",
-    "MODEL_RAISED": "{logs} has the traceback",
-    "WORKER_DIED": "{logs} has its last words",
-    "MODEL_TIMED_OUT": "`modelhost update {deployment} --call-timeout 5m` would give it longer",
-    "DEADLINE_EXCEEDED": "--timeout gives it longer",
-    "ETAG_MISMATCH": "somebody else changed it at the same moment: try again",
 }
 
 
@@ -141,10 +128,13 @@ def _hint(error: "api.ModelHostError") -> str:
         return f"try again in {error.retry_after:g} s"
     if isinstance(error, api.Unreachable) and not error.reason:
         return "is it running there? `modelhost serve` starts one here; --address or MODELHOST_ADDRESS says where it is"
-    deployment, request_id = error.metadata.get("deployment", "NAME"), error.metadata.get("request_id", "")
-    logs = f"`modelhost logs {deployment} --run{f' --request {shlex.quote(request_id)}' if request_id else ''}`"
-    hint = _HINTS.get(error.reason, "").format(deployment=deployment, logs=logs)
-    if not isinstance(error, api.ModelFailed):
-        return hint
-    hint = hint or f"{logs} has what it wrote"
-    return f"{hint}; `modelhost predict {deployment} … --debug` calls it once and shows all there is to see"
+    return _named(error.hint, error.metadata)
+
+
+def _named(hint: str, metadata: Mapping[str, str]) -> str:
+    """Return the server's hint, with the names of this call where its own are NAME and SOURCE."""
+    deployment, request_id = metadata.get("deployment", "NAME"), metadata.get("request_id", "")
+    if request_id:
+        hint = hint.replace("logs NAME --run", f"logs NAME --run --request {shlex.quote(request_id)}")
+    hint = re.sub(r"\bNAME\b", lambda _: deployment, hint)
+    return re.sub(r"\bSOURCE\b", lambda _: metadata.get("data_source", "SOURCE"), hint)

@@ -49,6 +49,7 @@ class ModelHostError(Exception):
         code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
         reason: str = "",
         metadata: Mapping[str, str] | None = None,
+        hint: str = "",
         violations: tuple[Violation, ...] = (),
         retry_after: float | None = None,
     ) -> None:
@@ -57,7 +58,9 @@ class ModelHostError(Exception):
         self.code = code
         self.reason = reason
         self.metadata = dict(metadata or {})
-        """Every value of the message, by name."""
+        """Every value of the message, by name; of a call that reached a model also its `request_id`."""
+        self.hint = hint
+        """What people can do next, where the server said so besides the message; NAME in it is the deployment."""
         self.violations = violations
         self.retry_after = retry_after
         """Seconds after which another try makes sense; None where the server did not say."""
@@ -158,6 +161,7 @@ def from_call(call: FailedCall, address: str) -> ModelHostError:
         code=code,
         reason=reason,
         metadata=metadata,
+        hint=metadata.pop("hint", ""),
         violations=tuple(violations),
         retry_after=retry_after,
     )

@@ -325,8 +325,9 @@ class ModelSettings(google.protobuf.message.Message):
 
     @property
     def secret_env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Optional, input only. Environment variables of the model whose values are secret: stored encrypted, never shown. In
-        an update, those given are set, those given as "" are removed, and the others stay.
+        """Optional, input only. Environment variables of the model whose values are secret, at least 4 characters: stored
+        encrypted, never shown. In an update, those given are set, those given as "" are removed, and the others stay. A
+        name cannot be in `env` as well.
         """
 
     @property

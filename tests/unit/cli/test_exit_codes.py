@@ -68,8 +68,8 @@ def test_an_error_says_what_to_do_next(server, cli):
     result = cli("predict", "churn", "1")
     assert result.err.splitlines() == [
         "error: the model raised ValueError: no",
-        "hint: `modelhost logs churn --run` has the traceback; `modelhost predict churn … --debug` calls it once and"
-        " shows all there is to see",
+        "hint: `modelhost predict churn JSON --debug` shows the traceback and what the model printed;"
+        " `modelhost logs churn --run` has it too.",
     ]
 
 

@@ -17,6 +17,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from modelhost.server.catalogue import hint_for
 from modelhost.v1 import admin_pb2_grpc, predict_pb2_grpc
 from modelhost.v1.data_source_pb2 import (
     DataSource,
@@ -83,7 +84,11 @@ def rich_status(
 ) -> bytes:
     """Return `grpc-status-details-bin` as the server sends it."""
     status = status_pb2.Status(code=code.value[0], message=message)
-    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata={"name": "churn", **metadata})
+    metadata = {"name": "churn", **metadata}
+    name = f"ERROR_REASON_{reason}"
+    if name in ErrorReason.keys() and (hint := hint_for(ErrorReason.Value(name))):  # noqa: SIM118 - no dict
+        metadata["hint"] = hint
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)
     for detail in (info, *details):
         packed = AnyMessage()
         packed.Pack(detail)

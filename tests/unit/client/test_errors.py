@@ -56,6 +56,14 @@ def test_the_kind_of_an_error_follows_from_what_the_server_says(server, client, 
     assert str(error) == f"it went wrong ({reason})"
 
 
+def test_a_hint_of_the_server_is_told_apart_from_the_values(server, client):
+    server.refuse("Predict", Code.UNKNOWN, "the model raised ValueError: no", "MODEL_RAISED")
+    with pytest.raises(ModelFailed) as caught:
+        client.predict("churn", 1)
+    assert "modelhost logs NAME --run" in caught.value.hint
+    assert "hint" not in caught.value.metadata
+
+
 def test_violations_name_the_fields(server, client):
     field = BadRequest.FieldViolation(field="service", description="must not be empty")
     server.refuse("Predict", Code.INVALID_ARGUMENT, "no", "FIELD_INVALID", BadRequest(field_violations=[field]))

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status as StatusMessage
 
+from modelhost.server.catalogue import hint_for
 from modelhost.server.errors import Busy, Conflict, DomainError, InvalidRequest, reason_name
 from modelhost.server.text import cut
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -22,6 +23,7 @@ MESSAGE_BYTES = 1024
 VALUE_BYTES = 256
 VALUES_BYTES = 1536  # of all values of an error together: every detail that is promised must have room
 DESCRIPTION_BYTES = 512
+HINT_BYTES = 400
 DETAILS_BYTES = 4096
 
 
@@ -110,11 +112,10 @@ def status_of(error: DomainError) -> Status:
     code = CODES.get(error.reason, Code.FAILED_PRECONDITION)
     message = cut(f"{error.message}. {error.hint}" if error.hint else error.message, MESSAGE_BYTES)
     value_bytes = min(VALUE_BYTES, VALUES_BYTES // max(len(error.values), 1))
-    info = ErrorInfo(
-        domain=DOMAIN,
-        reason=reason_name(error.reason),
-        metadata={name: cut(value, value_bytes) for name, value in error.values.items()},
-    )
+    metadata = {name: cut(value, value_bytes) for name, value in error.values.items()}
+    if not error.hint and (hint := hint_for(error.reason)):  # what people should do is no part of what happened
+        metadata["hint"] = cut(hint, HINT_BYTES)
+    info = ErrorInfo(domain=DOMAIN, reason=reason_name(error.reason), metadata=metadata)
     status = StatusMessage(code=code, message=message)
     _add(status, info)
     match error:

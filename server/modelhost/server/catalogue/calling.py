@@ -73,4 +73,13 @@ CALLING = (
         "The name is wrong, or the token may not use it.",
         "`modelhost list` shows what there is.",
     ),
+    Entry(
+        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+        Step.CALL,
+        "The caller did not wait",
+        "The caller's own deadline passed while the model ran, or while the call waited for a worker.",
+        "Call with a longer deadline, as `modelhost predict NAME JSON --timeout 60` does; `modelhost show NAME` says"
+        " how many calls wait.",
+        "the call's deadline passed while it waited for a worker",
+    ),
 )

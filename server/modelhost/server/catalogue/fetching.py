@@ -25,7 +25,7 @@ FETCHING = (
         "The data source refuses the credentials",
         "The token is of another project or lacks a scope, or its owner is no member: reading code takes the role"
         " Reporter and the scopes read_api and read_repository.",
-        "Give it a token that may read: `modelhost source update SOURCE --token-file FILE`; then"
+        "Give it a token that may read: `modelhost source update SOURCE --gitlab-token-file FILE`; then"
         " `modelhost source test SOURCE`.",
         "fatal: Authentication failed for 'https://git.example.com/energy/turbine.git/'",
     ),
@@ -34,7 +34,7 @@ FETCHING = (
         Step.FETCH,
         "The token has expired",
         "GitLab's tokens end on a day that is set when they are made, one year later at most, or are revoked.",
-        "Make a new token and give it to the source: `modelhost source update SOURCE --token-file FILE`; then"
+        "Make a new token and give it to the source: `modelhost source update SOURCE --gitlab-token-file FILE`; then"
         " `modelhost start NAME`.",
         '{"error":"invalid_token","error_description":"Token is expired. You can either do re-authorization or token'
         ' refresh."}',
@@ -45,7 +45,7 @@ FETCHING = (
         "The data source's certificate cannot be verified",
         "The GitLab is signed by an authority of your own, which this host does not know, or its certificate has"
         " expired.",
-        "Give the source its authority's certificate (PEM) with `modelhost source update SOURCE`; then"
+        "Give the source its authority's certificate: `modelhost source update SOURCE --gitlab-ca-file PEM`; then"
         " `modelhost source test SOURCE`.",
         "server certificate verification failed. CAfile: none CRLfile: none",
     ),
@@ -63,8 +63,8 @@ FETCHING = (
         Step.FETCH,
         "No such group or user",
         "The group was renamed, or the token may not see it.",
-        "Correct the namespace with `modelhost source update SOURCE`; `modelhost source projects SOURCE` lists what is"
-        " in it.",
+        "Correct it: `modelhost source update SOURCE --namespace PATH`; `modelhost source projects SOURCE` lists what"
+        " is in it.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_REF_NOT_FOUND,
@@ -112,7 +112,7 @@ FETCHING = (
         "A stored secret does not open",
         "The state directory was copied without its secret.key, or that file was replaced.",
         "Restore the state directory's secret.key, or set the secret again, as"
-        " `modelhost source update SOURCE --token-file FILE`.",
+        " `modelhost source update SOURCE --gitlab-token-file FILE`.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_REVISION_SUPERSEDED,

@@ -6,13 +6,13 @@ Nothing is done here but to store the wish; the reconciler, told once it is on d
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from modelhost.server.control import secret_env
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.states import move
-from modelhost.server.errors import AlreadyExists, Conflict, NotFound
+from modelhost.server.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from modelhost.server.resources import (
     Deployment,
     DeploymentState,
@@ -91,6 +91,7 @@ class Deployments:
                 deployment=deployment_id,
             )
         self._sources.find(tx, source.data_source)
+        sealed = self._sealed(settings, None)
         now = time.time()
         deployment = Deployment(
             uid=uuid.uuid4().hex,
@@ -98,7 +99,7 @@ class Deployments:
             service_id=SERVICE_PREFIX + secrets.token_hex(8),
             description=description,
             source=source,
-            settings=replace(settings, secret_env=secret_env.sealed(self._vault, None, settings.secret_env)),
+            settings=sealed,
             state=_D.STOPPED,
             active=0,
             target=1,
@@ -128,13 +129,12 @@ class Deployments:
         self._sources.find(tx, wanted.source.data_source)
         now = time.time()
         target = deployments.newest_revision(tx, current.uid) + 1
-        secrets_now = secret_env.sealed(self._vault, current.settings.secret_env, wanted.settings.secret_env)
         updating = current.state is _D.RUNNING
         changed = replace(
             current,
             description=wanted.description,
             source=wanted.source,
-            settings=replace(wanted.settings, secret_env=secrets_now),
+            settings=self._sealed(wanted.settings, current.settings.secret_env),
             target=target,
             update_state=UpdateState.IN_PROGRESS if updating else UpdateState.NONE,
             failure=None if updating else current.failure,
@@ -195,6 +195,17 @@ class Deployments:
                 state=current.state.upper(),
             )
         return self._save(tx, move(current, _D.DELETING), time.time())
+
+    def _sealed(self, wanted: ModelSettings, current: Mapping[str, str] | None) -> ModelSettings:
+        """The settings with their secrets sealed, after those there are. Raises `InvalidRequest`."""
+        secrets_then = secret_env.sealed(self._vault, current, wanted.secret_env)
+        if both := sorted(set(wanted.env or ()) & set(secrets_then or ())):
+            raise InvalidRequest(
+                "deployment.settings.secret_env",
+                "{name} is in env as well as in secret_env; take it out of one of them",
+                name=both[0],
+            )
+        return replace(wanted, secret_env=secrets_then)
 
     def _retire(self, tx: Transaction, deployment: Deployment) -> None:
         """Forget the oldest revisions beyond the count that is kept; never the one that runs or is to."""

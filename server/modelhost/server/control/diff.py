@@ -1,6 +1,7 @@
 """What is different between two revisions: files, settings in force, packages."""
 
 import difflib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
@@ -50,11 +51,12 @@ class Differ:
         self._environments = environments
 
     def compare(self, before: Revision, after: Revision) -> Difference:
-        """Compare as far as the two were built: what was never fetched has no files, and settings only as asked for."""
+        """Compare as far as the two were built: if one was never fetched, no files, and settings as asked for."""
         old, new = self._files(before), self._files(after)
+        both_fetched = before.settings is not None and after.settings is not None
         return Difference(
             files=_file_diffs(old, new) if old and new else (),
-            settings=_changes(_plain(before), _plain(after)),
+            settings=_changes(_plain(before, in_force=both_fetched), _plain(after, in_force=both_fetched)),
             packages=_changes(self._packages(before), self._packages(after))
             if before.environment and after.environment
             else (),
@@ -93,9 +95,10 @@ def _file_diffs(before: Snapshot, after: Snapshot) -> list[FileDiff]:
     return found
 
 
-def _plain(revision: Revision) -> dict[str, str]:
-    """Source and settings as texts by name; the settings in force, or where it was never fetched as asked for."""
-    source, settings = revision.source, revision.settings or revision.requested
+def _plain(revision: Revision, *, in_force: bool) -> dict[str, str]:
+    """Source and settings as texts by name; the settings in force, or as asked for."""
+    source = revision.source
+    settings = revision.settings if in_force and revision.settings else revision.requested
     plain = {
         "data_source": source.data_source,
         "project": source.project,
@@ -135,9 +138,10 @@ def _text(root: Path, file: SnapshotFile | None) -> list[str] | None:
     if b"\0" in data:
         return None
     try:
-        return data.decode().splitlines(keepends=True)
+        text = data.decode()
     except UnicodeDecodeError:
-        return data.decode("latin-1").splitlines(keepends=True)
+        text = data.decode("latin-1")
+    return io.StringIO(text, newline="\n").readlines()  # `splitlines` would split at form feeds, too
 
 
 def _unified(path: str, before: list[str] | None, after: list[str] | None) -> str:

@@ -114,7 +114,7 @@ class Sources:
         if sources.get(tx, source_id):
             raise AlreadyExists(
                 ErrorReason.ERROR_REASON_DATA_SOURCE_EXISTS,
-                "a data source {data_source} is registered already",
+                "a data source {data_source} is registered already; `modelhost source update {data_source}` changes it",
                 data_source=source_id,
             )
         now = time.time()

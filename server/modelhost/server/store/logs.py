@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,14 +89,18 @@ class Log:
                     return lines, position
         return lines, position
 
-    def last(self, count: int) -> Position:
-        """Where the last `count` lines begin; for 0 the log's end."""
+    def last(self, count: int, wanted: Callable[[LogEntry], bool] = lambda _: True) -> Position:
+        """Where the last `count` lines that are wanted begin; for 0 the log's end."""
         starts: list[Position] = []
         end = Position()
         for number, path in reversed(self._segments()):
-            places = [Position(number, 0), *(Position(number, offset) for offset, _ in _read_segment(path, 0))]
-            end = max(end, places.pop())
-            starts = places + starts
+            found, place = [], Position(number, 0)
+            for offset, entry in _read_segment(path, 0):
+                if wanted(entry):
+                    found.append(place)
+                place = Position(number, offset)
+            end = max(end, place)
+            starts = found + starts
             if len(starts) >= count:
                 break
         return ([*starts, end])[-(count + 1) :][0]

@@ -12,7 +12,7 @@ from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.control import failures
 from modelhost.server.control.debugger import Debugger
 from modelhost.server.control.deployments import Deployments
-from modelhost.server.errors import DomainError, InvalidRequest
+from modelhost.server.errors import DomainError, InvalidRequest, StepFailed
 from modelhost.server.resources import Deployment, Failure, Revision
 from modelhost.server.serving.answers import too_large
 from modelhost.server.store.database import Database, Transaction
@@ -70,7 +70,10 @@ class DebugMethods:
 
 
 def _failure(error: DomainError | None, number: int) -> Failure | None:
-    return failures.failure_of(error, revision=number, step="call", now=time.time()) if error else None
+    if error is None:
+        return None
+    step = "load" if isinstance(error, StepFailed) else "call"
+    return failures.failure_of(error, revision=number, step=step, now=time.time())
 
 
 def _check(request: pb.DebugDeploymentRequest) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 from modelhost.server.api import convert, names, paging
 from modelhost.server.api.call import Call
@@ -37,7 +38,9 @@ class LogMethods:
         log = self._log(deployment, revision, request.kind)
         lines, end = await asyncio.to_thread(log.read, start, size)
         return pb.ReadLogResponse(
-            entries=[convert.log_entry(line) for line in _wanted(lines, request.revision, request.request_id)],
+            entries=[
+                convert.log_entry(line) for _, line in lines if _is_wanted(request.revision, request.request_id, line)
+            ],
             next_page_token=paging.token(listing, f"{end.segment} {end.offset}") if len(lines) == size else "",
         )
 
@@ -46,17 +49,18 @@ class LogMethods:
         deployment, revision = await self._find(request.deployment, request.revision, request.kind)
         _check_filter(request.kind, request.request_id)
         log = self._log(deployment, revision, request.kind)
+        wanted = partial(_is_wanted, request.revision, request.request_id)
         position = Position()
         if request.HasField("last_lines"):
             if request.last_lines < 0:
                 raise InvalidRequest("last_lines", "last_lines must not be negative")
-            position = await asyncio.to_thread(log.last, request.last_lines)
+            position = await asyncio.to_thread(log.last, request.last_lines, wanted)
         while True:
             current = await self._database.run(lambda tx: deployments.by_uid(tx, deployment.uid))
             growing = current is not None and (request.kind == pb.LOG_KIND_RUN or current.is_building(revision))
             lines, position = await asyncio.to_thread(log.read, position, BATCH)
-            if wanted := _wanted(lines, request.revision, request.request_id):
-                yield pb.TailLogResponse(entries=[convert.log_entry(line) for line in wanted])
+            if chosen := [line for _, line in lines if wanted(line)]:
+                yield pb.TailLogResponse(entries=[convert.log_entry(line) for line in chosen])
             if not lines:
                 if not growing:
                     return
@@ -87,9 +91,5 @@ def _check_filter(kind: "pb.LogKind.ValueType", request_id: str) -> None:
         raise InvalidRequest("request_id", "{field} is for run logs: a build log has no calls")
 
 
-def _wanted(lines: list[tuple[Position, LogEntry]], revision: int, request_id: str) -> list[LogEntry]:
-    return [
-        line
-        for _, line in lines
-        if (not revision or line.revision == revision) and (not request_id or line.request_id == request_id)
-    ]
+def _is_wanted(revision: int, request_id: str, line: LogEntry) -> bool:
+    return (not revision or line.revision == revision) and (not request_id or line.request_id == request_id)

@@ -115,7 +115,7 @@ def test_a_call_that_fails_is_found_in_the_log_and_looked_into_by_what_the_error
     assert find == "modelhost logs rate --run --request order-4711"
     eventually(lambda: "KeyError: 'amount'" in modelhost.paste(find))
     assert {line.split()[5] for line in modelhost.paste(find).splitlines()} == {"order-4711"}
-    assert "`modelhost predict rate … --debug`" in failed.err
+    assert "`modelhost predict rate JSON --debug`" in failed.err
     seen = modelhost("predict rate {} --debug")
     assert seen.code == 7
     assert "── traceback\nTraceback (most recent call last):\n" in seen.err

@@ -12,7 +12,7 @@ from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.control import failures
 from modelhost.server.control.debugger import Debugger
 from modelhost.server.control.deployments import Deployments
-from modelhost.server.errors import DomainError, InvalidRequest, StepFailed
+from modelhost.server.errors import DomainError, InvalidRequest, PredictionFailed, StepFailed
 from modelhost.server.resources import Deployment, Failure, Revision
 from modelhost.server.serving.answers import too_large
 from modelhost.server.store.database import Database, Transaction
@@ -73,7 +73,9 @@ def _failure(error: DomainError | None, number: int) -> Failure | None:
     if error is None:
         return None
     step = "load" if isinstance(error, StepFailed) else "call"
-    return failures.failure_of(error, revision=number, step=step, now=time.time())
+    failure = failures.failure_of(error, revision=number, step=step, now=time.time())
+    # The hint for a call that raised is to debug it, which is what was done.
+    return replace(failure, hint="") if isinstance(error, PredictionFailed) and error.traceback else failure
 
 
 def _check(request: pb.DebugDeploymentRequest) -> None:

@@ -123,7 +123,8 @@ def story(gitlab: GitLab, address: str, state: Path) -> None:
     token = gitlab.token(expires=(datetime.now(UTC) + timedelta(days=TOKEN_DAYS)).date())
     repo = gitlab.project(f"energy/{PROJECT}").repo
     good = files_of(MODEL)
-    good["main.py"] = b'print("the model is being imported")\n' + good["main.py"]
+    rows = b"    rows = features.matrix(patients)\n"
+    good["main.py"] = good["main.py"].replace(rows, rows + b'    print("patients: %d" % len(patients))\n')
 
     title("register the GitLab, and see what is in it")
     modelhost(

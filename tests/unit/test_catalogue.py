@@ -7,7 +7,7 @@ import pytest
 
 from modelhost.envs import Cause, CommandFailed, Interpreter, Language
 from modelhost.envs.failures import explain_creation, explain_pip, explain_r
-from modelhost.server.catalogue import ENTRIES, Entry, Step, hint_for, of_build_failure, of_load_failure
+from modelhost.server.catalogue import ENTRIES, Entry, Step, hint_for, named, of_build_failure, of_load_failure
 from modelhost.server.errors import reason_name
 
 RECORDED = Path(__file__).parent / "recorded_loads"
@@ -92,3 +92,11 @@ def test_a_real_traceback_is_recognised(path: Path) -> None:
 
     assert (reason_name(found.entry.reason) if found else "-") == reason
     assert not found or hint in found.hint
+
+
+def test_the_commands_of_a_hint_have_the_names_of_the_deployment_and_its_source() -> None:
+    hint = "NAME is set by `modelhost update NAME --ref REF`; `modelhost source test SOURCE` tries SOURCE."
+
+    assert named(hint, "churn", "models") == (
+        "NAME is set by `modelhost update churn --ref REF`; `modelhost source test models` tries SOURCE."
+    )

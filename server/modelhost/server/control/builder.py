@@ -262,7 +262,9 @@ class Builder:
         known = failures.as_domain_error(error)
         if known.reason == ErrorReason.ERROR_REASON_INTERNAL:
             log.error("a step failed", deployment=walk.deployment.id, revision=walk.revision.number, exc_info=error)
-        failure = failures.failure_of(known, revision=walk.revision.number, step=walk.log.current_step, now=time.time())
+        failure = failures.failure_of(
+            known, walk.deployment, revision=walk.revision.number, step=walk.log.current_step, now=time.time()
+        )
         with suppress(OSError):  # that the disk is full may be the failure
             if details := failures.details_of(error):
                 walk.log.say(details)

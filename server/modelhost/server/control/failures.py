@@ -1,9 +1,9 @@
 """From whatever a step raised to the failure that people see, in one place: every cause has a reason and a hint."""
 
 from modelhost.envs import BuildFailed, RequirementsInvalid
-from modelhost.server.catalogue import hint_for, of_build_failure
+from modelhost.server.catalogue import hint_for, named, of_build_failure
 from modelhost.server.errors import DomainError, PredictionFailed, StepFailed, reason_name
-from modelhost.server.resources import Failure
+from modelhost.server.resources import Deployment, Failure
 from modelhost.server.text import cut
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -34,12 +34,13 @@ def as_domain_error(error: BaseException) -> DomainError:
             return StepFailed(ErrorReason.ERROR_REASON_INTERNAL, "ModelHost itself failed; its log says how")
 
 
-def failure_of(error: DomainError, *, revision: int, step: str, now: float) -> Failure:
-    """What is stored of a failed step."""
+def failure_of(error: DomainError, deployment: Deployment, *, revision: int, step: str, now: float) -> Failure:
+    """What is stored of a failed step of a deployment."""
+    hint = named(error.hint or hint_for(error.reason), deployment.id, deployment.source.data_source)
     return Failure(
         reason=reason_name(error.reason),
         message=cut(error.message, MESSAGE_BYTES),
-        hint=cut(error.hint or hint_for(error.reason), MESSAGE_BYTES),
+        hint=cut(hint, MESSAGE_BYTES),
         revision=revision,
         step=step,
         time=now,

@@ -235,7 +235,7 @@ class _Actor:
 
     async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
         """The workers of a running deployment cannot be replaced any more."""
-        failure = failures.failure_of(error, revision=deployment.active, step="load", now=time.time())
+        failure = failures.failure_of(error, deployment, revision=deployment.active, step="load", now=time.time())
         await self._unroute(deployment, 0)
         await self._change(
             lambda d: d.state is _D.RUNNING and d.target == deployment.target,
@@ -315,7 +315,7 @@ def _supersede(tx: Transaction, deployment: Deployment) -> None:
             target=deployment.target,
             revision=revision.number,
         )
-        failure = failures.failure_of(error, revision=revision.number, step="", now=time.time())
+        failure = failures.failure_of(error, deployment, revision=revision.number, step="", now=time.time())
         deployments.save_revision(tx, replace(advance(revision, RevisionState.FAILED), failure=failure))
 
 

@@ -54,7 +54,7 @@ class DebugMethods:
             seen, error = replace(seen, result=b""), too_large(len(seen.result), self._result_limit)
         return pb.DebugDeploymentResponse(
             result_json=seen.result.decode(),
-            failure=convert.failure(_failure(error, revision.number)),
+            failure=convert.failure(_failure(error, deployment, revision.number)),
             traceback=failures.details_of(error)[-TRACEBACK_CHARACTERS:] if error else "",
             stdout=seen.stdout,
             stderr=seen.stderr,
@@ -69,11 +69,11 @@ class DebugMethods:
         )
 
 
-def _failure(error: DomainError | None, number: int) -> Failure | None:
+def _failure(error: DomainError | None, deployment: Deployment, number: int) -> Failure | None:
     if error is None:
         return None
     step = "load" if isinstance(error, StepFailed) else "call"
-    failure = failures.failure_of(error, revision=number, step=step, now=time.time())
+    failure = failures.failure_of(error, deployment, revision=number, step=step, now=time.time())
     # The hint for a call that raised is to debug it, which is what was done.
     return replace(failure, hint="") if isinstance(error, PredictionFailed) and error.traceback else failure
 

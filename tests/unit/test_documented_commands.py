@@ -51,7 +51,10 @@ def problem_with(line: str) -> str:
         found = command.get_command(context, name)
         if found is None:
             return f"no verb {name}"
-        command = found
+        # A verb of another package has its options once it is used.
+        command = (
+            found.make_context(name, [], resilient_parsing=True).command if hasattr(found, "entry_point") else found
+        )
     known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help", "--version"}
     unknown = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]

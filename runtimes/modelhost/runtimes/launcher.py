@@ -1,6 +1,7 @@
 """Turns itself into a worker: prepares the process from within, step by step, then executes the worker's program.
 
-    python -I -S launcher.py parent=PID link=FD open_files=N [nice=N] -- PROGRAM [ARGUMENT ...]
+    python -I -S launcher.py parent=PID link=FD open_files=N [nice=N] [uid=N processes=N] [powerless=1]
+        [cover=DIRECTORY ... keep=PATH ...] [read=PATH ... write=PATH ...] -- PROGRAM [ARGUMENT ...]
 
 PROGRAM is a path; it inherits the environment, the working directory, descriptors 0, 1, 2 and FD. The server starts
 this with Popen and no `preexec_fn`, which would run Python in a fork of a process with threads. If a step fails the
@@ -12,18 +13,103 @@ import _signal as signal  # `signal` proper loads enum: 5 ms
 import ctypes
 import os
 import resource
+import stat
 import sys
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
+_MOST_CAPABILITIES = 64
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
+_CLONE_NEWNS = 0x20000
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 4, 4096, 16384, 1 << 19
+
+# linux/landlock.h; the system calls have the same numbers on every architecture.
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_VERSION_FLAG, _LANDLOCK_PATH_BENEATH = 1, 1
+_READ = 0b1101  # execute, read files, read directories
+_MAKE_DEVICES = 1 << 6 | 1 << 11
+_FILE_RIGHTS = 0b111 | 1 << 14  # those that a rule for a file may have: execute, write, read, truncate
+_FILE_SYSTEM_BITS = {1: 13, 2: 14}  # ABI 1 has rights 0 to 12, 2 linking and renaming as well, 3 truncating
+_SCOPE_SOCKETS_AND_SIGNALS = 0b11  # since ABI 6
 
 _EXIT_FAILED = 72
 
-Spec = dict[str, str]
+Spec = dict[str, list[str]]
+
+
+def own_view(spec: Spec) -> None:
+    """Directories that the worker's user could not enter are covered in a mount namespace of its own.
+
+    On the cover there is nothing but what it needs of them. Other mounts of the host come and go here as there.
+    """
+    if "cover" not in spec:
+        return
+    here = os.getcwd()
+    _check(_libc().unshare(_CLONE_NEWNS))
+    _mount("none", "/", "", _MS_REC | _MS_SLAVE)
+    kept = [(path, os.open(path, os.O_PATH)) for path in spec.get("keep", ())]
+    for directory in spec["cover"]:
+        _mount("tmpfs", directory, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0711,size=1m")
+    for path, descriptor in kept:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.makedirs(path, 0o711, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT))
+        _mount(f"/proc/self/fd/{descriptor}", path, "", _MS_BIND | _MS_REC)
+        os.close(descriptor)
+    os.chdir(here)
+
+
+def first_to_go(_: Spec) -> None:
+    """Where memory runs out, the kernel takes a worker and not the server."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("500")
+    except OSError:
+        pass  # it is a wish only
+
+
+def identity(spec: Spec) -> None:
+    """A user and a group of its own, who may open its stdout and stderr by name as well."""
+    if "uid" in spec:
+        (uid,) = map(int, spec["uid"])
+        for descriptor in (1, 2):
+            os.fchown(descriptor, uid, uid)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+
+
+def no_power(spec: Spec) -> None:
+    """Where it stays root: none of root's capabilities, nor any way to them."""
+    if "powerless" not in spec:
+        return
+    for capability in range(_MOST_CAPABILITIES):
+        if _libc().prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))):
+            break  # beyond the last that the kernel knows
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check(_libc().capset(header, (ctypes.c_uint32 * 6)()))
 
 
 def no_new_privileges(_: Spec) -> None:
     """Set-uid programs give the model nothing."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def landlock(spec: Spec) -> None:
+    """Files are for reading below `read` and for writing below `write`, and signals for processes within."""
+    if "write" not in spec:
+        return
+    abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
+    handled = (1 << _FILE_SYSTEM_BITS.get(abi, 15)) - 1
+    words = [handled, 0, _SCOPE_SOCKETS_AND_SIGNALS]
+    known = 3 if abi >= 6 else 1
+    ruleset = _syscall(_LANDLOCK_CREATE_RULESET, (ctypes.c_uint64 * known)(*words), 8 * known, 0)
+    for name, rights in (("read", _READ), ("write", handled & ~_MAKE_DEVICES)):
+        for path in spec.get(name, ()):
+            _allow(ruleset, path, rights)
+    _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
 
 
 def die_with_parent(spec: Spec) -> None:
@@ -33,16 +119,21 @@ def die_with_parent(spec: Spec) -> None:
     goes unnoticed by the kernel, hence the look at who it is now.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(spec["parent"]):
-        raise OSError(f"process {spec['parent']} is gone")
+    (parent,) = spec["parent"]
+    if os.getppid() != int(parent):
+        raise OSError(f"process {parent} is gone")
 
 
 def limits(spec: Spec) -> None:
-    """No core files, and so many open ones, as far as this process itself may have them."""
+    """No core files, and so many open ones, as far as this process itself may have them.
+
+    `processes` counts all of its user's, threads as well: only for a user of its own. None of the address space, which
+    is far larger than what is used of it.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    wanted, (_, most) = int(spec["open_files"]), resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    _limit(resource.RLIMIT_NOFILE, *spec["open_files"])
+    if "processes" in spec:
+        _limit(resource.RLIMIT_NPROC, *spec["processes"])
 
 
 def private_files(_: Spec) -> None:
@@ -53,12 +144,12 @@ def private_files(_: Spec) -> None:
 def priority(spec: Spec) -> None:
     """Below the server, where wished."""
     if "nice" in spec:
-        os.nice(int(spec["nice"]))
+        os.nice(int(spec["nice"][0]))
 
 
 def close_descriptors(spec: Spec) -> None:
     """Nothing of the server's stays open, whether marked close-on-exec or not."""
-    link = int(spec["link"])
+    (link,) = map(int, spec["link"])
     os.fstat(link)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor > 2 and descriptor != link:
@@ -73,11 +164,16 @@ def default_signals(_: Spec) -> None:
 
 
 STEPS = (
-    no_new_privileges,
-    die_with_parent,
+    own_view,
     limits,
     private_files,
     priority,
+    first_to_go,
+    identity,
+    no_power,
+    no_new_privileges,
+    landlock,
+    die_with_parent,
     close_descriptors,
     default_signals,
 )
@@ -88,7 +184,7 @@ def main(words: list[str]) -> None:
     step = "arguments"
     try:
         end = words.index("--")
-        spec, program = dict(word.split("=", 1) for word in words[:end]), words[end + 1 :]
+        spec, program = _parse(words[:end]), words[end + 1 :]
         for prepare in STEPS:
             step = prepare.__name__
             prepare(spec)
@@ -99,11 +195,59 @@ def main(words: list[str]) -> None:
         sys.exit(_EXIT_FAILED)
 
 
+def _parse(words: list[str]) -> Spec:
+    spec: Spec = {}
+    for word in words:
+        name, value = word.split("=", 1)
+        spec.setdefault(name, []).append(value)
+    return spec
+
+
+def _limit(which: int, wanted: str) -> None:
+    _, most = resource.getrlimit(which)
+    allowed = int(wanted) if most == resource.RLIM_INFINITY else min(int(wanted), most)
+    resource.setrlimit(which, (allowed, allowed))
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    """Add a rule for what is there; not every host has everything."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        rights &= _FILE_RIGHTS
+    rule = rights.to_bytes(8, sys.byteorder) + descriptor.to_bytes(4, sys.byteorder)
+    _syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0)
+    os.close(descriptor)
+
+
+def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    words = [os.fsencode(word) for word in (source, target, kind)]
+    if _libc().mount(*words, ctypes.c_ulong(flags), os.fsencode(options)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
+
+
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))):
+    _check(_libc().prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))))
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    """A system call whose arguments are numbers and pointers."""
+    words = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
+    return _check(_libc().syscall(ctypes.c_long(number), *words))
+
+
+def _check(returned: int) -> int:
+    if returned < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return returned
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Builds every object of a server and passes it to those that need it. The one place where that is done."""
 
 import asyncio
+import os
 import shutil
 
 import structlog
@@ -38,6 +39,8 @@ from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.token_check import TokenCheck
 from modelhost.server.doors.grpcio import GrpcioDoor
+from modelhost.server.serving.confinement import end_users_of
+from modelhost.server.serving.isolation import Isolation, establish
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
 from modelhost.server.serving.router import Router
@@ -56,11 +59,18 @@ PREDICT: ServiceDescriptor = predict_pb2.DESCRIPTOR.services_by_name["Predict"]
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
+class NotIsolated(Exception):
+    """Workers cannot be isolated on this host, and the server was told to refuse that."""
+
+
 class App:
     """A server in this process, on the running event loop. `start`, then `stop`, once each."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Open the state. Raises `StateDirBusy`, `DatabaseUnusable`, `SchemaTooNew`, `OSError`, `ValueError`."""
+        """Open the state.
+
+        Raises `StateDirBusy`, `DatabaseUnusable`, `SchemaTooNew`, `NotIsolated`, `OSError`, `ValueError`.
+        """
         settings.check()
         self.state = state = StateDir(settings.state_dir)
         state.lock()
@@ -76,12 +86,14 @@ class App:
             raise
 
     def _build(self, settings: ServerSettings, state: StateDir, database: Database) -> None:
-        if orphans := state.end_orphans():
+        orphans = [*state.end_orphans(), *end_users_of(state.workers, settings.worker_uids)]
+        if orphans:
             log.warning("ended processes that an earlier server left behind", count=len(orphans))
         shutil.rmtree(state.workers, ignore_errors=True)
         state.workers.mkdir(mode=0o700, exist_ok=True)
         operators = Operators.from_file(state.admin_token)
         vault = Vault.from_file(state.secret_key)
+        self._isolation = isolation = self._isolate(settings, state)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
         environments = EnvironmentStore(
@@ -103,7 +115,7 @@ class App:
         )
         self._token_check = TokenCheck(database, sources)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
-        self._host = host = WorkerHost(state.workers, self._spawner, self._output, state.marker)
+        self._host = host = WorkerHost(state.workers, self._spawner, self._output, state.marker, isolation.confinement)
         loader = Loader(snapshots, logs, vault, settings.message_limit)
         debugger = Debugger(
             router=router, snapshots=snapshots, environments=environments, holds=holds, host=host, loader=loader
@@ -170,6 +182,15 @@ class App:
         self.port = self._door.port
         self.address = f"{host_name}:{self.port}"
 
+    def _isolate(self, settings: ServerSettings, state: StateDir) -> Isolation:
+        if os.geteuid() == 0:
+            state.let_users_pass()
+        secrets = (state.secret_key, state.admin_token, state.database)
+        isolation = establish(state.workers, secrets, settings.worker_uids)
+        if settings.require_isolation and not isolation.is_complete:
+            raise NotIsolated(f"--require-isolation: {isolation.describe()}")
+        return isolation
+
     async def start(self) -> None:
         """Accept calls, and carry on with the deployments that are not at rest."""
         await self._reconciler.prepare()
@@ -177,7 +198,8 @@ class App:
         await self._reconciler.start()
         self._collecting = asyncio.ensure_future(self._collector.run())
         self._checking_tokens = asyncio.ensure_future(self._token_check.run())
-        log.warning("models are not isolated from the server: their workers run as its user and can read its files")
+        say = log.info if self._isolation.is_complete else log.warning
+        say(self._isolation.describe())
         log.info("serving", address=self.address, state_dir=str(self.state.root))
 
     async def stop(self) -> None:

@@ -13,15 +13,17 @@ import uvloop
 
 from modelhost.client import local
 from modelhost.envs import DEFAULT_R_REPOSITORIES
-from modelhost.server.app import App
+from modelhost.server.app import App, NotIsolated
 from modelhost.server.config import (
     DEFAULT_BUILDS,
     DEFAULT_KEPT_REVISIONS,
     DEFAULT_LISTEN,
     DEFAULT_MESSAGE_LIMIT,
     DEFAULT_SNAPSHOT_LIMIT,
+    DEFAULT_WORKER_UIDS,
     ServerSettings,
     default_state_dir,
+    parse_uids,
 )
 from modelhost.server.statedir import StateDirBusy
 from modelhost.server.store.database import DatabaseUnusable
@@ -71,6 +73,20 @@ def serve(
             help="How many revisions of a deployment are kept to go back to, besides those that run or are to.", min=1
         ),
     ] = DEFAULT_KEPT_REVISIONS,
+    worker_uids: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELHOST_WORKER_UIDS",
+            metavar="FIRST-LAST",
+            help="Users to run workers as, one each, where the server is root; nobody else may have them.",
+        ),
+    ] = f"{DEFAULT_WORKER_UIDS[0]}-{DEFAULT_WORKER_UIDS[-1]}",
+    require_isolation: Annotated[
+        bool,
+        typer.Option(
+            "--require-isolation", help="Refuse to start where models could read the server's secrets or signal it."
+        ),
+    ] = False,
 ) -> None:
     """Run the server in the foreground until it gets SIGINT or SIGTERM.
 
@@ -80,20 +96,22 @@ def serve(
       modelhost serve --state-dir /var/lib/modelhost --interpreter /opt/python2.7/bin/python2.7
     """
     _configure_logs()
-    settings = ServerSettings(
-        state_dir=state_dir or default_state_dir(),
-        listen=listen,
-        insecure=insecure,
-        message_limit=max_message_bytes,
-        snapshot_limit=max_snapshot_bytes,
-        interpreters=tuple(interpreter or ()),
-        r_repositories=tuple(r_repository or DEFAULT_R_REPOSITORIES),
-        concurrent_builds=concurrent_builds,
-        kept_revisions=keep_revisions,
-    )
     try:
+        settings = ServerSettings(
+            state_dir=state_dir or default_state_dir(),
+            listen=listen,
+            insecure=insecure,
+            message_limit=max_message_bytes,
+            snapshot_limit=max_snapshot_bytes,
+            interpreters=tuple(interpreter or ()),
+            r_repositories=tuple(r_repository or DEFAULT_R_REPOSITORIES),
+            concurrent_builds=concurrent_builds,
+            kept_revisions=keep_revisions,
+            worker_uids=parse_uids(worker_uids),
+            require_isolation=require_isolation,
+        )
         uvloop.run(_serve(settings))
-    except (StateDirBusy, DatabaseUnusable, SchemaTooNew, OSError, ValueError) as error:
+    except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

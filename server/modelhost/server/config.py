@@ -12,6 +12,8 @@ DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
 DEFAULT_SNAPSHOT_LIMIT = 1024**3
 DEFAULT_BUILDS = 8
 DEFAULT_KEPT_REVISIONS = 20
+DEFAULT_WORKER_UIDS = range(200_000, 265_536)
+MOST_UID = 2**32 - 2  # the one above means none
 STOP_GRACE_SECONDS = 10.0
 MOST_PORT = 65535
 
@@ -35,6 +37,8 @@ class ServerSettings:
     r_repositories: tuple[str, ...] = tuple(DEFAULT_R_REPOSITORIES)
     concurrent_builds: int = DEFAULT_BUILDS
     kept_revisions: int = DEFAULT_KEPT_REVISIONS
+    worker_uids: range = DEFAULT_WORKER_UIDS
+    require_isolation: bool = False
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
@@ -48,6 +52,14 @@ class ServerSettings:
             )
         if self.message_limit < 1024:
             raise ValueError("the message limit must be at least 1024 bytes")
+
+
+def parse_uids(text: str) -> range:
+    """Read `FIRST-LAST`. Raises `ValueError`."""
+    first, dash, last = text.partition("-")
+    if dash and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= MOST_UID:
+        return range(int(first), int(last) + 1)
+    raise ValueError(f"--worker-uids must be FIRST-LAST, two numbers from 1 to {MOST_UID}, not {text!r}")
 
 
 def _is_loopback(host: str) -> bool:

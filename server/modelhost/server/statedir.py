@@ -60,6 +60,17 @@ class StateDir:
             os.close(self._lock)
             self._lock = None
 
+    def let_users_pass(self) -> None:
+        """Let workers of other users reach their directories and environments, and nothing else. Raises `OSError`."""
+        for folder in (self.snapshots, self.logs, self.cache):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
+        for entry in self.root.iterdir():
+            if entry.is_file():
+                entry.chmod(0o600)  # SQLite gives its other files the mode of the first
+        for folder in (self.workers, self.root):
+            folder.chmod(0o711)
+
     def end_orphans(self) -> list[int]:
         """Kill what an earlier server of this directory left running, and see it end; returns the pids.
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from modelhost.runtimes import PYTHON_WORKER
 from modelhost.server.errors import StepFailed
+from modelhost.server.serving.confinement import Confinement, Unconfined
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.process import Spawner
@@ -68,7 +69,7 @@ class Gate:
 class Stage:
     """A host for workers, the pools on it, and what is seen of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, confinement: Confinement | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._descriptors = set(os.listdir("/proc/self/fd"))
         self._mark = uuid.uuid4().hex
@@ -76,7 +77,9 @@ class Stage:
         loop.set_exception_handler(lambda _, context: self._faults.append(context))
         self.folder = folder
         self.notes = folder / "notes"
-        self.host = WorkerHost(folder / "workers", Spawner(), OutputPump(), {MARK: self._mark})
+        self.host = WorkerHost(
+            folder / "workers", Spawner(), OutputPump(), {MARK: self._mark}, confinement or Unconfined()
+        )
         self.lines: list[tuple[str, str]] = []  # (stream, line)
         self.changes = 0
         self.broken: list[StepFailed] = []

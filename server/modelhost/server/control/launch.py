@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from modelhost.envs import Environment, Language
@@ -12,9 +12,10 @@ from modelhost.server.serving.answers import Mask
 from modelhost.server.serving.worker import OnLines, WorkerSpec
 
 # Of the server's own environment only this reaches a model: how to get out, and whom to trust.
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PASSED_ON = (
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "TZ",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "TZ",
+    *CERTIFICATES,
 )  # fmt: skip
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -60,7 +61,14 @@ def worker_spec(
         load_timeout=settings.load_timeout or 0,
         call_timeout=settings.call_timeout or 0,
         message_limit=message_limit,
+        needs=(environment.path, environment.interpreter.path.parent.parent, *_certificates()),
     )
+
+
+def _certificates() -> Iterator[Path]:
+    """Where the variables that are passed on say that certificates are."""
+    paths = (Path(os.environ[name]) for name in CERTIFICATES if os.environ.get(name))
+    return (path for path in paths if path.is_absolute() and path.exists())
 
 
 def _python_argv(environment: Environment) -> tuple[str, ...]:

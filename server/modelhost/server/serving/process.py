@@ -75,13 +75,15 @@ class Spawner:
         env: Mapping[str, str],
         cwd: Path,
         link: socket.socket,
+        confined: Sequence[str] = (),
         on_output: Callable[[IO[bytes], IO[bytes]], None],
     ) -> Process:
         """Start `argv` with `link` inherited; `on_output` gets the reading ends of its stdout and stderr to keep.
 
+        `confined` are the launcher's words for what keeps it from others.
         Cancelling leaves nothing behind. Raises `OSError`.
         """
-        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}"]
+        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}", *confined]
         started = asyncio.wrap_future(
             self._thread.submit(
                 subprocess.Popen,

@@ -18,6 +18,7 @@ from modelhost.envs.files import remove_tree
 from modelhost.envs.marked import end_marked
 from modelhost.server.errors import Conflict, DomainError, PredictionFailed, StepFailed
 from modelhost.server.serving.answers import Mask, call_failure, load_failure, start_failure, timed_out, too_large
+from modelhost.server.serving.confinement import Confined, Confinement
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.output import OutputPump, Outputs
@@ -46,6 +47,7 @@ class WorkerSpec:
     """Everything that makes the workers of one revision alike.
 
     `prepare` fills a worker's own directory with the model's files and returns the model's root in it; it blocks.
+    `needs` are what it reads besides that and the system's files: environment and interpreter.
     `load` are the fields of the LOAD message but for `root`. `on_lines` gets (worker id, stream, lines, id of the call
     that they belong to) on the output thread; `mask` takes the secrets out of all that is said, in lines and errors
     alike. Times in seconds, sizes in bytes.
@@ -60,6 +62,7 @@ class WorkerSpec:
     load_timeout: float
     call_timeout: float
     message_limit: int
+    needs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,24 @@ class Loaded:
 
 
 class WorkerHost:
-    """What all workers of a server share: where their directories lie, who starts them and who reads their output.
+    """What all workers of a server share: where their directories lie, who starts, confines and reads them.
 
     `threads` fill and empty directories: threads of their own, so that a slow Git server keeps no worker waiting.
     """
 
-    def __init__(self, directory: Path, spawner: Spawner, output: OutputPump, marker: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        spawner: Spawner,
+        output: OutputPump,
+        marker: Mapping[str, str],
+        confinement: Confinement,
+    ) -> None:
         self.directory = directory
         self.spawner = spawner
         self.output = output
         self.marker = marker
+        self.confinement = confinement
         self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")
 
     def close(self) -> None:
@@ -105,6 +116,7 @@ class Worker:
         self._directory = host.directory / self.id
         self._token = secrets.token_hex(16)
         self._prepared: asyncio.Future[Path] | None = None
+        self._confined = Confined()
         self._process: Process | None = None
         self._link: Link | None = None
         self._hello: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
@@ -150,6 +162,7 @@ class Worker:
                 env=self._environment(theirs.fileno()),
                 cwd=self._directory,
                 link=theirs,
+                confined=self._confined.words,
                 on_output=self._drain,
             )
         self._process.exited.add_done_callback(self._on_exit)
@@ -210,21 +223,26 @@ class Worker:
     def _clear(self) -> None:
         if self._process is not None:
             end_marked(MARKER, self.id)
+        self._host.confinement.leave(self._confined)
         try:
             remove_tree(self._directory)
         except OSError as error:
             log.warning("the directory of a worker cannot be removed", worker=self.id, error=str(error))
 
     def _prepare(self) -> Path:
+        self._directory.mkdir(mode=0o700, parents=True)
         for name in ("home", "tmp"):
-            (self._directory / name).mkdir(mode=0o700, parents=True)
-        return self._spec.prepare(self._directory)
+            (self._directory / name).mkdir(mode=0o700)
+        root = self._spec.prepare(self._directory)
+        self._confined = self._host.confinement.enter(self._directory, self._spec.needs)
+        return root
 
     def _environment(self, link: int) -> dict[str, str]:
         return {
             **self._spec.env,
             **self._host.marker,
             MARKER: self.id,
+            **dict.fromkeys(("USER", "LOGNAME"), "model"),  # its uid has no name
             "HOME": str(self._directory / "home"),
             "TMPDIR": str(self._directory / "tmp"),
             "MODELHOST_LINK": f"fd:{link}",

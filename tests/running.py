@@ -31,6 +31,13 @@ def eventually(probe: Callable[[], T], *, seconds: float = 30.0) -> T:
     return answer
 
 
+def shared_folder(folder: Path) -> Path:
+    """A folder that models of any user may use, for what they and a test tell each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o777)
+    return folder
+
+
 def reason_of(call: Callable[[], object]) -> str:
     """The reason that the call fails with; empty if it does not fail."""
     try:
@@ -45,8 +52,11 @@ class RunningServer:
 
     def __init__(self, state_dir: Path, **settings: Any) -> None:
         self.state_dir = state_dir
+        self.shared = shared_folder(state_dir.parent / "shared")
         self._settings = ServerSettings(
-            state_dir=state_dir, listen="127.0.0.1:0", **{"message_limit": MESSAGE_LIMIT, **settings}
+            state_dir=state_dir,
+            listen="127.0.0.1:0",
+            **{"message_limit": MESSAGE_LIMIT, "shared_folders": (self.shared,), **settings},
         )
         self._ready = threading.Event()
         self._error: BaseException | None = None

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.daemon import LOG_SHOWN, Daemon, python
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
+from tests.running import shared_folder
 
 
 @pytest.hookimpl(wrapper=True)
@@ -22,12 +23,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+def shared(tmp_path: Path) -> Path:
+    """A folder that models may use."""
+    return shared_folder(tmp_path / "shared")
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path, shared: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes servers, not started, that are ended after the test: `make_daemon("name", "--option", …)`."""
     made: list[Daemon] = []
 
     def make(name: str = "host", *options: str, **more: object) -> Daemon:
-        made.append(Daemon(tmp_path / name, *options, **more))  # type: ignore[arg-type]
+        made.append(Daemon(tmp_path / name, "--shared-folder", str(shared), *options, **more))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

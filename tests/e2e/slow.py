@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.running import eventually
+from tests.running import eventually, shared_folder
 
 REACH_SECONDS = 60.0
 _ABANDONED_SECONDS = 600.0  # after which what waits at a gate ends by itself, should everything else have failed
@@ -51,8 +51,7 @@ class Stray:
     """
 
     def __init__(self, path: Path) -> None:
-        self._pids = path
-        path.mkdir()
+        self._pids = shared_folder(path)
 
     @property
     def code(self) -> str:

@@ -17,15 +17,15 @@ MODEL = b"def predict(parameters):\n    return 'here'\n"
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
+def gate(shared: Path) -> Iterator[Gate]:
+    gate = Gate(shared / "gate")
     yield gate
     gate.open()
 
 
 @pytest.fixture
-def stray(tmp_path: Path) -> Stray:
-    return Stray(tmp_path / "strays")
+def stray(shared: Path) -> Stray:
+    return Stray(shared / "strays")
 
 
 @pytest.fixture

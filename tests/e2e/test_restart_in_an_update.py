@@ -18,8 +18,8 @@ NEW = b"def predict(parameters):\n    return 'new'\n"
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
+def gate(shared: Path) -> Iterator[Gate]:
+    gate = Gate(shared / "gate")
     yield gate
     gate.open()
 
@@ -143,8 +143,8 @@ def test_killed_in_an_update_that_then_fails(
     assert operator.begin_call(service).result() == "old"
 
 
-def test_killed_in_a_rollback(daemon: Daemon, operator: Operator, repo: Repo, service: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path / "rollback")
+def test_killed_in_a_rollback(daemon: Daemon, operator: Operator, repo: Repo, service: str, shared: Path) -> None:
+    gate = Gate(shared / "rollback")
     repo.commit({"main.py": gate.code.encode() + NEW})
     operator.update("model")
     gate.wait_until_reached()

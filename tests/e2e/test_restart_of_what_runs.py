@@ -18,8 +18,8 @@ R = b"score <- function(parameters) list(here = parameters)\n"
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
+def gate(shared: Path) -> Iterator[Gate]:
+    gate = Gate(shared / "gate")
     yield gate
     gate.open()
 
@@ -32,11 +32,11 @@ def model_that_waits_in_a_call(gate: Gate, *, stubborn: bool = False) -> bytes:
 
 
 def test_running_deployments_of_every_runtime_are_back_with_their_service_ids_and_answers(
-    make_daemon: Callable[..., Daemon], repo: Repo, tmp_path: Path
+    make_daemon: Callable[..., Daemon], repo: Repo, shared: Path
 ) -> None:
     daemon = make_daemon("host", "--interpreter", str(python("2.7")), "--interpreter", str(python("3.6"))).start()
     operator = Operator(daemon)
-    stray = Stray(tmp_path / "strays")
+    stray = Stray(shared / "strays")
     repo.commit({"main.py": stray.code.encode() + PYTHON, "main.R": R})
     operator.add_source("models", repo)
     runtimes = {"old": "python2.7", "newer": "python3.6", "r": operator.r_runtime()}

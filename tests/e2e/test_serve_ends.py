@@ -19,8 +19,8 @@ MODEL = b"def predict(parameters):\n    return 'here'\n"
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
+def gate(shared: Path) -> Iterator[Gate]:
+    gate = Gate(shared / "gate")
     yield gate
     gate.open()
 

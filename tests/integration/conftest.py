@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.git_repos import Repo
-from tests.running import RunningServer
+from tests.running import RunningServer, shared_folder
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
     return Repo(tmp_path / "repo")
+
+
+@pytest.fixture
+def shared(server: RunningServer) -> Path:
+    """A folder of the test's own that models may use."""
+    return shared_folder(server.shared / secrets.token_hex(4))
 
 
 @pytest.fixture

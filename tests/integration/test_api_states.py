@@ -35,8 +35,8 @@ def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
+def gate(shared: Path) -> Iterator[Gate]:
+    gate = Gate(shared / "gate")
     yield gate
     gate.open()
 

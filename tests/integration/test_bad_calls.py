@@ -41,8 +41,8 @@ def model(server: RunningServer, source: str) -> str:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
+def gate(shared: Path) -> Iterator[Gate]:
+    gate = Gate(shared / "gate")
     yield gate
     gate.open()
 
@@ -170,7 +170,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_try_again(
 
 
 def test_a_queued_call_whose_caller_has_gone_is_never_given_to_the_model(
-    server: RunningServer, model: str, gate: Gate, pool: ThreadPoolExecutor, tmp_path: Path
+    server: RunningServer, model: str, gate: Gate, pool: ThreadPoolExecutor
 ) -> None:
     running = pool.submit(server.predict, model, do("wait", path=gate.path))
     eventually(lambda: observed(server, model).running_calls == 1)

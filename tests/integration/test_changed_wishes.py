@@ -7,7 +7,7 @@ import pytest
 from modelhost.server.errors import reason_name
 from modelhost.v1 import deployment_pb2
 from tests.git_repos import Repo
-from tests.running import Deployment, RunningServer, eventually, reason_of
+from tests.running import Deployment, RunningServer, eventually, reason_of, shared_folder
 
 Revision = deployment_pb2.Revision
 
@@ -99,9 +99,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(server: RunningServer, repo: Repo, source: str, name: str, tmp_path: Path) -> Stage:
+def stage(server: RunningServer, repo: Repo, source: str, name: str, shared: Path) -> Stage:
     repo.commit({"main.py": MODEL})
-    return Stage(server, source, name, tmp_path)
+    return Stage(server, source, name, shared)
 
 
 def test_a_start_is_stopped_in_the_middle_and_begun_again(stage: Stage) -> None:
@@ -175,16 +175,16 @@ def test_a_deployment_is_stopped_in_the_middle_of_an_update(stage: Stage) -> Non
 
 def lives(folder: Path, count: int) -> str:
     """A folder with so many lives."""
-    (folder / "lives").mkdir()
+    shared_folder(folder / "lives")
     for number in range(count):
         (folder / "lives" / str(number)).touch()
     return str(folder / "lives")
 
 
 def test_a_running_model_that_cannot_be_loaded_any_more_fails_its_deployment_with_its_last_words(
-    stage: Stage, tmp_path: Path
+    stage: Stage, shared: Path
 ) -> None:
-    stage.run("one", LIVES=lives(tmp_path, 1))
+    stage.run("one", LIVES=lives(shared, 1))
 
     assert reason_of(lambda: stage.server.predict(stage.name, "die")) == "WORKER_DIED"
     deployment = stage.server.wait(stage.name, Deployment.STATE_FAILED)
@@ -193,15 +193,15 @@ def test_a_running_model_that_cannot_be_loaded_any_more_fails_its_deployment_wit
     assert deployment.failure.hint
     assert deployment.active_revision == 0
     assert reason_of(lambda: stage.says("one")) == "SERVICE_NOT_RUNNING"
-    (tmp_path / "lives" / "another").touch()
+    (shared / "lives" / "another").touch()
     stage.server.start(stage.name)
     assert stage.says("one")
 
 
 def test_a_model_that_dies_for_good_while_its_successor_is_built_does_not_take_it_along(
-    stage: Stage, tmp_path: Path
+    stage: Stage, shared: Path
 ) -> None:
-    stage.run("one", LIVES=lives(tmp_path, 1))
+    stage.run("one", LIVES=lives(shared, 1))
     stage.update("two")
     stage.wait_until_it_loads(2)
     assert reason_of(lambda: stage.server.predict(stage.name, "die")) == "WORKER_DIED"
@@ -222,7 +222,7 @@ def test_a_server_that_stops_in_the_middle_of_a_start_carries_on_when_it_comes_b
     repo.commit({"main.py": MODEL})
     with RunningServer(tmp_path / "state") as server:
         server.add_source("models", repo)
-        stage = Stage(server, "models", "iris", tmp_path)
+        stage = Stage(server, "models", "iris", server.shared)
         stage.create("one")
         stage.start()
         stage.wait_until_it_loads(1)

@@ -91,7 +91,7 @@ def test_the_old_revision_serves_until_the_new_one_has_loaded(
 
 
 def test_a_call_under_way_when_an_update_goes_live_is_still_answered(
-    server: RunningServer, repo: Repo, source: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, repo: Repo, source: str, name: str, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciler, "STOP_GRACE_SECONDS", 0.05)  # of a stop; an update has the call's own time
     waits = b"import os\nimport time\ndef predict(path):\n    while not os.path.exists(path):\n"
@@ -101,11 +101,11 @@ def test_a_call_under_way_when_an_update_goes_live_is_still_answered(
     repo.commit({"main.py": b"def predict(p):\n    return 'new'\n"})
 
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(server.predict, name, str(tmp_path / "go"))
+        answer = threads.submit(server.predict, name, str(shared / "go"))
         eventually(lambda: server.get(name).observed.running_calls == 1)
         server.update(name, ref="main")
         assert server.predict(name, 0) == "new"
-        (tmp_path / "go").touch()
+        (shared / "go").touch()
 
         assert answer.result() == "old"
 

@@ -9,7 +9,7 @@ import pytest
 from modelhost.server.errors import reason_name
 from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2
 from tests.git_repos import Repo
-from tests.running import Deployment, RunningServer, eventually, reason_of
+from tests.running import Deployment, RunningServer, eventually, reason_of, shared_folder
 
 Revision = deployment_pb2.Revision
 
@@ -79,8 +79,8 @@ def test_a_rollback_to_what_runs_changes_nothing(server: RunningServer, two: str
     assert rolled.observed.restarts == 0
 
 
-def test_a_rollback_ends_an_update_under_way(server: RunningServer, repo: Repo, two: str, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_a_rollback_ends_an_update_under_way(server: RunningServer, repo: Repo, two: str, shared: Path) -> None:
+    gate = shared / "gate"
     waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n".encode()
     repo.commit({"main.py": waits + model("three")})
     server.update(two, wait=False, unbox=True)
@@ -269,7 +269,7 @@ def test_what_was_kept_of_a_data_source_goes_with_it(tmp_path: Path) -> None:
 
 def test_a_build_under_way_keeps_what_it_needs(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "repo")
-    gate = tmp_path / "gate"
+    gate = shared_folder(tmp_path / "shared") / "gate"
     waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n".encode()
     repo.commit({"main.py": waits + model("late")})
     with RunningServer(tmp_path / "state") as server:

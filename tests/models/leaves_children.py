@@ -1,7 +1,7 @@
 """Forks children that outlive it and hold everything that it has: link, stdout, stderr.
 
 Parameters: "group" for one in the worker's process group, "session" for one in a session of its own,
-"program" for a program in a session of its own, "bare" for one in the group that inherits no environment, "twice" for a
+"program" for a program in a session of its own, "bare" for one in the group that inherits no environment, "stranger" for one that has neither, "twice" for a
 grandchild whose parent has gone.
 """
 import os
@@ -36,6 +36,8 @@ def predict(parameters):
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], preexec_fn=os.setsid).pid
     if parameters == "bare":
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={}).pid
+    if parameters == "stranger":
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={}, preexec_fn=os.setsid).pid
     if parameters == "twice":
         pipe = os.pipe()
         os.waitpid(fork(twice), 0)

@@ -53,11 +53,11 @@ def _end(pid: int, is_meant: Callable[[Path], bool]) -> bool:
     except OSError:
         return False
     try:
-        if not is_meant(Path(f"/proc/{pid}")):
-            return False
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         ended = select.poll()  # not select(): it takes no descriptor above 1023
         ended.register(pidfd, select.POLLIN)
+        if ended.poll(0) or not is_meant(Path(f"/proc/{pid}")):
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         ended.poll(DYING_SECONDS * 1000)
     except OSError:  # it is gone, or not ours to look at
         return False

@@ -1,6 +1,6 @@
 """Turns itself into a worker: prepares the process from within, step by step, then executes the worker's program.
 
-    python -I -S launcher.py parent=PID link=FD open_files=N [nice=N] [uid=N processes=N] [powerless=1]
+    python -I -S launcher.py parent=PID link=FD open_files=N [nice=N] [uid=N processes=N]
         [cover=DIRECTORY ... keep=PATH ...] [read=PATH ... write=PATH ...] -- PROGRAM [ARGUMENT ...]
 
 PROGRAM is a path; it inherits the environment, the working directory, descriptors 0, 1, 2 and FD. The server starts
@@ -80,10 +80,8 @@ def identity(spec: Spec) -> None:
         os.setresuid(uid, uid, uid)
 
 
-def no_power(spec: Spec) -> None:
-    """Where it stays root: none of root's capabilities, nor any way to them."""
-    if "powerless" not in spec:
-        return
+def no_power(_: Spec) -> None:
+    """None of the server's capabilities, nor any way to them: also where it is root and stays so."""
     for capability in range(_MOST_CAPABILITIES):
         if _libc().prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))):
             break  # beyond the last that the kernel knows

@@ -186,7 +186,7 @@ class App:
         if os.geteuid() == 0:
             state.let_users_pass()
         secrets = (state.secret_key, state.admin_token, state.database)
-        isolation = establish(state.workers, secrets, settings.worker_uids)
+        isolation = establish(state.workers, secrets, settings.worker_uids, settings.shared_folders)
         if settings.require_isolation and not isolation.is_complete:
             raise NotIsolated(f"--require-isolation: {isolation.describe()}")
         return isolation

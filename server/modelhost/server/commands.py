@@ -87,6 +87,10 @@ def serve(
             "--require-isolation", help="Refuse to start where models could read the server's secrets or signal it."
         ),
     ] = False,
+    shared_folder: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of the host that models may use, as its permissions allow them. Repeatable."),
+    ] = None,
 ) -> None:
     """Run the server in the foreground until it gets SIGINT or SIGTERM.
 
@@ -109,6 +113,7 @@ def serve(
             kept_revisions=keep_revisions,
             worker_uids=parse_uids(worker_uids),
             require_isolation=require_isolation,
+            shared_folders=tuple(shared_folder or ()),
         )
         uvloop.run(_serve(settings))
     except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, OSError, ValueError) as error:

@@ -39,6 +39,7 @@ class ServerSettings:
     kept_revisions: int = DEFAULT_KEPT_REVISIONS
     worker_uids: range = DEFAULT_WORKER_UIDS
     require_isolation: bool = False
+    shared_folders: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
@@ -50,6 +51,11 @@ class ServerSettings:
                 f"{host} is not a loopback address, and calls would travel unencrypted; "
                 "listen on 127.0.0.1, or say --insecure if the network is trusted"
             )
+        for folder in self.shared_folders:
+            if not folder.is_absolute() or not folder.is_dir():
+                raise ValueError(f"--shared-folder must be the absolute path of a folder, not {str(folder)!r}")
+            if self.state_dir.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"--shared-folder {folder} must not have the state directory in it")
         if self.message_limit < 1024:
             raise ValueError("the message limit must be at least 1024 bytes")
 

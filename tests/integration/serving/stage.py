@@ -96,6 +96,7 @@ class Stage:
         message_limit: int = 64 << 20,
         argv: Sequence[str] = (),
         env: dict[str, Any] | None = None,
+        needs: Sequence[Path] = (),
     ) -> Pool:
         """A pool that is not started."""
 
@@ -114,6 +115,7 @@ class Stage:
             load_timeout=load_timeout,
             call_timeout=call_timeout,
             message_limit=message_limit,
+            needs=(Path(python36()).parent.parent, *needs),
         )
         pool = Pool(
             self.host,

@@ -7,6 +7,7 @@ Three ways, from the best:
 `Unconfined`    the server's user
 
 A worker reads the host's programs and libraries, its environment and interpreter; it writes to its own directory.
+Folders that all models share with the host are as their permissions say.
 """
 
 import os
@@ -61,7 +62,7 @@ class Confinement(Protocol):
 
 
 class Unconfined:
-    """Nothing but a session of its own and no new privileges."""
+    """Nothing but a session of its own and no privileges."""
 
     def enter(self, directory: Path, needs: Sequence[Path]) -> Confined:
         """As the server."""
@@ -76,18 +77,18 @@ class Unconfined:
 
 
 class LandlockOnly:
-    """The server's user within Landlock, without `closed`; where that user is root, without its capabilities."""
+    """The server's user within Landlock, without `closed`."""
 
-    def __init__(self, closed: Path, abi: int) -> None:
+    def __init__(self, closed: Path, shared: Sequence[Path], abi: int) -> None:
         self._closed = closed
+        self._shared = shared
         self._abi = abi
 
     def enter(self, directory: Path, needs: Sequence[Path]) -> Confined:
         """Within the system's files, what it needs, and its directory."""
-        powerless = ["powerless=1"] if os.geteuid() == 0 else []
         paths = [*map(Path, _system()), *needs, *_OURS]
         reads = [each for path in paths for each in _around(path, self._closed)]
-        return Confined((*powerless, *_landlock(reads, directory)))
+        return Confined(tuple(_landlock(reads, (directory, *self._shared))))
 
     def leave(self, confined: Confined) -> None:
         """Nothing is left but what carries its marker."""
@@ -100,11 +101,17 @@ class LandlockOnly:
 class OwnUsers:
     """A uid for each worker, from a range that nobody else uses; its group has the same number. From any thread."""
 
-    def __init__(self, uids: range, abi: int) -> None:
+    def __init__(self, uids: range, shared: Sequence[Path], abi: int) -> None:
         self._uids = uids
+        self._shared = shared
         self._abi = abi
         self._taken: set[int] = set()
         self._lock = threading.Lock()
+
+    @property
+    def in_use(self) -> int:
+        """How many uids are not free."""
+        return len(self._taken)
 
     def enter(self, directory: Path, needs: Sequence[Path]) -> Confined:
         """Give the directory to a user that is free.
@@ -114,8 +121,10 @@ class OwnUsers:
         uid = self._take()
         try:
             _give(directory, uid)
-            words = [f"uid={uid}", f"processes={MOST_PROCESSES}", *_cover([directory, *needs, *_OURS])]
-            return Confined((*words, *(_landlock(["/"], directory) if self._abi else ())), uid)
+            words = [f"uid={uid}", f"processes={MOST_PROCESSES}"]
+            words += _cover([directory, *needs, *_OURS, *self._shared])
+            words += _landlock(["/"], (directory, *self._shared)) if self._abi else []
+            return Confined(tuple(words), uid)
         except BaseException:
             self._free(uid)
             raise
@@ -185,9 +194,9 @@ def _around(path: Path, closed: Path) -> Iterator[Path]:
             yield from _around(Path(entry.path), closed)
 
 
-def _landlock(reads: Iterable[str | Path], directory: Path) -> list[str]:
-    writes = (directory, *_DEVICES, *Path("/dev").glob("nvidia*"))
-    return [*(f"read={path}" for path in reads), *(f"write={path}" for path in writes)]
+def _landlock(reads: Iterable[str | Path], writes: Iterable[Path]) -> list[str]:
+    devices = (*_DEVICES, *Path("/dev").glob("nvidia*"))
+    return [*(f"read={path}" for path in reads), *(f"write={path}" for path in (*writes, *devices))]
 
 
 def _cover(needs: Iterable[Path]) -> list[str]:

@@ -57,7 +57,7 @@ class Isolation:
         return f"workers are not isolated from the server: {way}; a model can {' and '.join(self.gaps)}{why}"
 
 
-def establish(workers: Path, secrets: Sequence[Path], uids: range) -> Isolation:
+def establish(workers: Path, secrets: Sequence[Path], uids: range, shared: Sequence[Path] = ()) -> Isolation:
     """Return the best way that works here. `workers` is where directories of workers are made. Blocks.
 
     A way works where a process that is confined by it can neither read the `secrets` nor signal the server.
@@ -66,11 +66,11 @@ def establish(workers: Path, secrets: Sequence[Path], uids: range) -> Isolation:
     ways: list[Confinement] = []
     obstacles: list[str] = []
     if os.geteuid() == 0:
-        ways.append(OwnUsers(uids, abi))
+        ways.append(OwnUsers(uids, shared, abi))
     else:
         obstacles.append("a uid for each worker needs a server that is root")
     if abi:
-        ways.append(LandlockOnly(workers.parent, abi))
+        ways.append(LandlockOnly(workers.parent, shared, abi))
     else:
         obstacles.append("the kernel has no Landlock")
     best: Isolation | None = None

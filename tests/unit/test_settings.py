@@ -36,6 +36,7 @@ LEVEL = "high"
 call_timeout = 5
 load_timeout = 7.5
 queue_size = 9
+memory = "1.5GiB"
 
 [test]
 parameters = {x = [1, 2.5, "three", true]}
@@ -78,6 +79,7 @@ def test_without_anything_said_a_python_model_is_main_py_with_predict(tmp_path: 
         call_timeout=60.0,
         load_timeout=300.0,
         queue_size=100,
+        memory=0,
         test_call=None,
     )
 
@@ -103,6 +105,7 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         call_timeout=5.0,
         load_timeout=7.5,
         queue_size=9,
+        memory=3 * 2**29,
         test_call=TestCall('{"x":[1,2.5,"three",true]}', "6"),
     )
 
@@ -121,6 +124,7 @@ REQUESTED = ModelSettings(
     call_timeout=1.0,
     load_timeout=2.0,
     queue_size=3,
+    memory=2**30,
     test_call=TestCall("[]", "[]"),
     secret_env={"PASSWORD": "v1:sealed"},
 )
@@ -203,7 +207,7 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("requirements = [1]", ["str", "int", "requirements"]),
         ("[env]\nPORT = 80", ["str", "int", "env"]),
         ("[limits]\ncall_timeout = '60s'", ["float", "str", "limits.call_timeout"]),
-        ("[limits]\nmemory = 1", ["unknown field", "memory", "limits"]),
+        ("[limits]\nswap = 1", ["unknown field", "memory", "limits"]),
         ("[limits]\nqueue_size = 1.5", ["int", "float", "limits.queue_size"]),
         ('text = "latin1"', ["latin1", "text"]),
         ('unbox = "yes"', ["bool", "str", "unbox"]),
@@ -215,6 +219,9 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("[limits]\nload_timeout = nan", ["limits.load_timeout", "not nan"]),
         ("[limits]\nload_timeout = 86401", ["limits.load_timeout", "not 86401"]),
         ("[limits]\nqueue_size = 0", ["limits.queue_size", "1 to 10000, not 0"]),
+        ("[limits]\nmemory = 1000", ["limits.memory", "at least 16777216 bytes, not 1000"]),
+        ("[limits]\nmemory = '2 gigs'", ["'2 gigs' is no size", "2GiB"]),
+        ("[limits]\nmemory = 1.5", ["limits.memory"]),
         ("[limits]\nqueue_size = 10001", ["limits.queue_size", "not 10001"]),
         ('main_file = "../main.py"', ["main_file"]),
         ('main_file = "/etc/passwd"', ["main_file"]),
@@ -253,6 +260,7 @@ def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
         (ModelSettings(main_file="../x"), "s.main_file"),
         (ModelSettings(call_timeout=-1), "s.limits.call_timeout"),
         (ModelSettings(queue_size=0), "s.limits.queue_size"),
+        (ModelSettings(memory=-1), "s.limits.memory_bytes"),
         (ModelSettings(test_call=TestCall("{")), "s.test_call.parameters_json"),
         (ModelSettings(test_call=TestCall("1", "{")), "s.test_call.expected_json"),
         (ModelSettings(env={"MODELHOST_X": ""}), "s.env"),

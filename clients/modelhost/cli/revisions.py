@@ -92,6 +92,7 @@ def revision_rows(revision: "api.Revision") -> list[tuple[str, Cell]]:
         ("call timeout", elapsed(limits.call_timeout.ToSeconds()) if limits.HasField("call_timeout") else ""),
         ("load timeout", elapsed(limits.load_timeout.ToSeconds()) if limits.HasField("load_timeout") else ""),
         ("queue size", str(limits.queue_size or "")),
+        ("memory", size(limits.memory_bytes) if limits.memory_bytes else ""),
         ("environment", revision.environment_digest),
     ]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SOURCE = "Where its files come from"
 _SETTINGS = "How it is run (else as modelhost.toml among its files says)"
+_SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "": 1}
 
 
@@ -116,6 +117,9 @@ class SettingsFlags:
     queue_size: Annotated[
         int | None, _setting("--queue-size", "N", "How many calls may wait for a worker; 100 by default.")
     ] = None
+    memory: Annotated[
+        str | None, _setting("--memory", "SIZE", "How much memory a worker may use: 512MiB, 2GiB; no limit by default.")
+    ] = None
 
     def given(self) -> "tuple[api.ModelSettings, list[str]]":
         """Return the message, and the paths of the fields that were given."""
@@ -139,11 +143,14 @@ class SettingsFlags:
         if self.queue_size is not None:
             settings.limits.queue_size = self.queue_size
             paths.append("limits.queue_size")
+        if self.memory is not None:
+            settings.limits.memory_bytes = byte_count(self.memory, "--memory")
+            paths.append("limits.memory_bytes")
         return settings, paths
 
     def _set_plain(self, settings: "api.ModelSettings") -> Iterator[str]:
         names = {"requirement": "requirements", "import_path": "import_paths"}
-        others = {"env", "secret_env", "text", "call_timeout", "load_timeout", "queue_size"}
+        others = {"env", "secret_env", "text", "call_timeout", "load_timeout", "queue_size", "memory"}
         for field in fields(self):
             value = getattr(self, field.name)
             name = names.get(field.name, field.name)
@@ -169,3 +176,11 @@ def duration(text: str, flag: str) -> timedelta:
     if not match or match[2] not in _UNITS:
         raise usage(f"{flag}: {text!r} is no time", "write 30s, 5m or 1h")
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def byte_count(text: str, flag: str) -> int:
+    """Read `4096`, `512MiB`, `1.5GiB`; raises a usage error that names the flag."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if not match or match[2] not in _SIZES:
+        raise usage(f"{flag}: {text!r} is no size", "write 512MiB, 2GiB or a number of bytes")
+    return round(float(match[1]) * _SIZES[match[2]])

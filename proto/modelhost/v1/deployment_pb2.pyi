@@ -375,8 +375,13 @@ class Limits(google.protobuf.message.Message):
     CALL_TIMEOUT_FIELD_NUMBER: builtins.int
     LOAD_TIMEOUT_FIELD_NUMBER: builtins.int
     QUEUE_SIZE_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
     queue_size: builtins.int
     """Optional. How many calls may wait for a worker; 100 by default, at most 10,000."""
+    memory_bytes: builtins.int
+    """Optional. How much memory a worker and what it starts may use together, in bytes; no limit by default. What is over
+    it is ended. Deployments whose memory does not fit the host beside that of the others are refused.
+    """
     @property
     def call_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Optional. How long one call may run before its worker is ended and replaced; 60 s by default, at most 24 h."""
@@ -391,9 +396,10 @@ class Limits(google.protobuf.message.Message):
         call_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         load_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         queue_size: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["call_timeout", b"call_timeout", "load_timeout", b"load_timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["call_timeout", b"call_timeout", "load_timeout", b"load_timeout", "queue_size", b"queue_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["call_timeout", b"call_timeout", "load_timeout", b"load_timeout", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size"]) -> None: ...
 
 Global___Limits: typing_extensions.TypeAlias = Limits
 

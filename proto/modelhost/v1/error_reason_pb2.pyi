@@ -126,6 +126,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A deployment's failure: a stored model (a pickle, an RDS file) does not fit the versions of the packages that load it."""
     ERROR_REASON_MODEL_FILE_NOT_FOUND: _ErrorReason.ValueType  # 91
     """A deployment's failure: while it was loaded, the model opened a file that is not among those deployed."""
+    ERROR_REASON_MEMORY_NOT_AVAILABLE: _ErrorReason.ValueType  # 92
+    """A deployment's failure: the memory that it declares does not fit the host beside that of the others."""
     ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 100
     """NOT_FOUND: no such prediction service, or none that the caller may use."""
     ERROR_REASON_SERVICE_NOT_RUNNING: _ErrorReason.ValueType  # 101
@@ -259,6 +261,8 @@ ERROR_REASON_MODEL_FILE_INCOMPATIBLE: ErrorReason.ValueType  # 90
 """A deployment's failure: a stored model (a pickle, an RDS file) does not fit the versions of the packages that load it."""
 ERROR_REASON_MODEL_FILE_NOT_FOUND: ErrorReason.ValueType  # 91
 """A deployment's failure: while it was loaded, the model opened a file that is not among those deployed."""
+ERROR_REASON_MEMORY_NOT_AVAILABLE: ErrorReason.ValueType  # 92
+"""A deployment's failure: the memory that it declares does not fit the host beside that of the others."""
 ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 100
 """NOT_FOUND: no such prediction service, or none that the caller may use."""
 ERROR_REASON_SERVICE_NOT_RUNNING: ErrorReason.ValueType  # 101

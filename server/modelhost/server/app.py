@@ -33,6 +33,7 @@ from modelhost.server.control.deployments import Deployments
 from modelhost.server.control.diff import Differ
 from modelhost.server.control.holds import Holds
 from modelhost.server.control.loading import Loader
+from modelhost.server.control.memory import MemoryBudget, host_memory
 from modelhost.server.control.preview import Preview
 from modelhost.server.control.reconciler import Reconciler
 from modelhost.server.control.runtimes import Runtimes
@@ -131,6 +132,7 @@ class App:
             holds=holds,
             host=host,
             loader=loader,
+            memory=MemoryBudget(settings.worker_memory or host_memory()),
             concurrency=settings.concurrent_builds,
         )
         self._reconciler = Reconciler(

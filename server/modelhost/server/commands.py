@@ -28,6 +28,7 @@ from modelhost.server.config import (
 from modelhost.server.statedir import StateDirBusy
 from modelhost.server.store.database import DatabaseUnusable
 from modelhost.server.store.migrations import SchemaTooNew
+from modelhost.server.text import bytes_read
 
 
 def serve(
@@ -87,6 +88,14 @@ def serve(
             "--require-isolation", help="Refuse to start where models could read the server's secrets or signal it."
         ),
     ] = False,
+    worker_memory: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="How much memory all models together may declare: 12GiB.",
+            show_default="what the host or its control group has",
+        ),
+    ] = "0",
     shared_folder: Annotated[
         list[Path] | None,
         typer.Option(help="A folder of the host that models may use, as its permissions allow them. Repeatable."),
@@ -113,6 +122,7 @@ def serve(
             kept_revisions=keep_revisions,
             worker_uids=parse_uids(worker_uids),
             require_isolation=require_isolation,
+            worker_memory=bytes_read(worker_memory),
             shared_folders=tuple(shared_folder or ()),
         )
         uvloop.run(_serve(settings))

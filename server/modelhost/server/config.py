@@ -26,7 +26,10 @@ def default_state_dir() -> Path:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Sizes in bytes, times in seconds. `listen` is `host:port`; port 0 takes a free one."""
+    """Sizes in bytes, times in seconds. `listen` is `host:port`; port 0 takes a free one.
+
+    `worker_memory` is what all models together may declare; 0 for what the host has.
+    """
 
     state_dir: Path = field(default_factory=default_state_dir)
     listen: str = DEFAULT_LISTEN
@@ -40,6 +43,7 @@ class ServerSettings:
     worker_uids: range = DEFAULT_WORKER_UIDS
     require_isolation: bool = False
     shared_folders: tuple[Path, ...] = ()
+    worker_memory: int = 0
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""

@@ -117,6 +117,7 @@ class ModelSettings:
     call_timeout: float | None = None
     load_timeout: float | None = None
     queue_size: int | None = None
+    memory: int | None = None  # bytes that a worker may use; 0 for no limit
     test_call: TestCall | None = None
     secret_env: dict[str, str] | None = None  # sealed by the vault
 

@@ -97,6 +97,7 @@ class Stage:
         argv: Sequence[str] = (),
         env: dict[str, Any] | None = None,
         needs: Sequence[Path] = (),
+        memory: int = 0,
     ) -> Pool:
         """A pool that is not started."""
 
@@ -116,6 +117,7 @@ class Stage:
             call_timeout=call_timeout,
             message_limit=message_limit,
             needs=(Path(python36()).parent.parent, *needs),
+            memory=memory,
         )
         pool = Pool(
             self.host,
@@ -167,6 +169,7 @@ class Stage:
             await pool.close()
         self.assert_nothing_is_left()
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+        await asyncio.to_thread(self.host.close)
         await asyncio.to_thread(self.host.output.close)
         self.host.spawner.close()
         await until(lambda: not self._leaked())

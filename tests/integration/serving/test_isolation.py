@@ -94,7 +94,7 @@ async def test_a_model_can_neither_read_nor_write_what_is_another_workers(stage:
     assert await ask(first, {"do": "read", "path": str(others / "main.py")}) in DENIED
     assert await ask(first, {"do": "write", "path": str(others / "main.py")}) in DENIED
     assert await ask(first, {"do": "list", "path": str(others)}) in DENIED
-    assert await ask(first, {"do": "list", "path": str(others.parents[1])}) in DENIED
+    assert others.parent.name not in await ask(first, {"do": "list", "path": str(others.parents[1])})
 
 
 async def test_a_model_writes_in_its_own_directory_alone(stage: Stage, way: str) -> None:
@@ -163,7 +163,7 @@ async def test_a_model_has_no_power_and_gets_none(stage: Stage) -> None:
     assert status["NoNewPrivs"].strip() == "1"
     assert await ask(pool, {"do": "run", "argv": [str(program), "-u"]}) == f"{own['uid']}\n"
     assert await ask(pool, {"do": "become", "uid": 1}) == "EPERM"
-    assert await ask(pool, {"do": "device", "path": own["home"] + "/device"}) == "EPERM"
+    assert await ask(pool, {"do": "device", "path": own["home"] + "/device"}) in DENIED
     program.unlink()
 
 

@@ -83,6 +83,7 @@ def test_flags_alone_will_do(server, cli, tmp_path, monkeypatch):
         *["--requirement", "numpy==1.16.6", "--requirement", "pandas", "--requirements-file", "req.txt"],
         *["--working-dir", "work", "--import-path", "lib", "--env", "MODE=fast", "--env", "URL=http://a=b"],
         *["--text", "bytes", "--unbox", "--call-timeout", "1.5m", "--load-timeout", "2h", "--queue-size", "7"],
+        *["--memory", "1.5GiB"],
     ]
     assert cli("deploy", *flags).code == 0
     [request] = server.requests("CreateDeployment")
@@ -103,6 +104,7 @@ def test_flags_alone_will_do(server, cli, tmp_path, monkeypatch):
     expected.limits.call_timeout.seconds = 90
     expected.limits.load_timeout.seconds = 7200
     expected.limits.queue_size = 7
+    expected.limits.memory_bytes = 3 * 2**29
     assert request.deployment.settings == expected
 
 

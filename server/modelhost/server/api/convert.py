@@ -106,7 +106,7 @@ def source_from(message: deployment_pb2.ModelSource) -> ModelSource:
 
 def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
     """How a model is run; what is `None` is not set."""
-    limits = deployment_pb2.Limits(queue_size=value.queue_size or 0)
+    limits = deployment_pb2.Limits(queue_size=value.queue_size or 0, memory_bytes=value.memory or 0)
     if value.call_timeout:
         limits.call_timeout.FromMilliseconds(round(value.call_timeout * 1000))
     if value.load_timeout:
@@ -149,6 +149,7 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         call_timeout=limits.call_timeout.ToMilliseconds() / 1000 if limits.HasField("call_timeout") else None,
         load_timeout=limits.load_timeout.ToMilliseconds() / 1000 if limits.HasField("load_timeout") else None,
         queue_size=limits.queue_size or None,
+        memory=limits.memory_bytes or None,
         test_call=TestCall(test.parameters_json, test.expected_json) if message.HasField("test_call") else None,
         secret_env=dict(message.secret_env) or None,
     )

@@ -34,7 +34,7 @@ CALLING = (
         ErrorReason.ERROR_REASON_WORKER_DIED,
         Step.CALL,
         "The worker died during the call",
-        "Compiled code crashed, or the host's memory ran out (signal KILL).",
+        "Compiled code crashed, the worker passed its memory limit, or the host's memory ran out (signal KILL).",
         "`modelhost logs NAME --run` has the worker's last output; a new worker is started by itself.",
     ),
     Entry(

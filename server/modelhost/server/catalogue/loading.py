@@ -194,6 +194,14 @@ LOADING = (
         "Give it longer, `modelhost update NAME --load-timeout 15m`, or make import and setup() do less.",
     ),
     Entry(
+        ErrorReason.ERROR_REASON_MEMORY_NOT_AVAILABLE,
+        _LOAD,
+        "The declared memory does not fit the host",
+        "What the deployments that are loaded declare, `[limits] memory`, may not be more than the host has. While an"
+        " update is loaded, the revision that still serves counts as well.",
+        "Declare less, `modelhost update NAME --memory 2GiB`, or stop a deployment: `modelhost stop OTHER`.",
+    ),
+    Entry(
         ErrorReason.ERROR_REASON_WORKER_DIED_LOADING,
         _LOAD,
         "The worker dies while loading",

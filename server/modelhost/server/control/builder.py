@@ -24,6 +24,7 @@ from modelhost.server.control.buildlog import BuildLog
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.holds import Hold, Holds
 from modelhost.server.control.loading import WORKERS, Loader
+from modelhost.server.control.memory import MemoryBudget
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.states import advance
@@ -71,6 +72,7 @@ class Builder:
         holds: Holds,
         host: WorkerHost,
         loader: Loader,
+        memory: MemoryBudget,
         concurrency: int,
     ) -> None:
         self._database = database
@@ -83,6 +85,7 @@ class Builder:
         self._host = host
         self._holds = holds
         self._loader = loader
+        self._memory = memory
         self._threads = ThreadPoolExecutor(concurrency, "builder")
 
     def close(self) -> None:
@@ -186,6 +189,12 @@ class Builder:
         await self._advance(walk, RevisionState.LOADING)
         wanted = walk.settings
         spec = self._loader.spec(walk.revision, environment)
+        give_back = self._memory.take((wanted.memory or 0) * WORKERS)
+
+        def on_closed() -> None:
+            give_back()
+            walk.hold.release()
+
         pool = Pool(
             self._host,
             spec,
@@ -193,7 +202,7 @@ class Builder:
             queue_size=wanted.queue_size or 1,
             on_change=walk.on_change,
             on_broken=walk.on_broken,
-            on_closed=walk.hold.release,
+            on_closed=on_closed,
         )
         walk.log.say(f"loading {wanted.main_file}, function {wanted.function}")
         loaded = await pool.start()

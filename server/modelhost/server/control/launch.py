@@ -61,6 +61,7 @@ def worker_spec(
         load_timeout=settings.load_timeout or 0,
         call_timeout=settings.call_timeout or 0,
         message_limit=message_limit,
+        memory=settings.memory or 0,
         needs=(environment.path, environment.interpreter.path.parent.parent, *_certificates()),
     )
 

@@ -12,12 +12,14 @@ from modelhost.envs import Language, default_requirements_file
 from modelhost.server.errors import InvalidRequest, StepFailed
 from modelhost.server.resources import ModelSettings, TestCall
 from modelhost.server.sources.paths import check_relative, shown
+from modelhost.server.text import bytes_read
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 FILE = "modelhost.toml"
 CALL_TIMEOUT_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 300.0
 QUEUE_SIZE = 100
+LEAST_MEMORY = 16 * 1024 * 1024  # bytes; less than any interpreter needs
 SHORTEST_SECRET = 4  # characters; shorter ones cannot be told from what else is said
 
 _DEFAULTS = ModelSettings(
@@ -31,6 +33,7 @@ _DEFAULTS = ModelSettings(
     call_timeout=CALL_TIMEOUT_SECONDS,
     load_timeout=LOAD_TIMEOUT_SECONDS,
     queue_size=QUEUE_SIZE,
+    memory=0,
 )
 _LANGUAGE_DEFAULTS = {
     Language.PYTHON: ModelSettings(main_file="main.py", function="predict"),
@@ -42,6 +45,7 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     call_timeout: float | None = None
     load_timeout: float | None = None
     queue_size: int | None = None
+    memory: int | str | None = None
 
 
 class _Test(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,6 +124,13 @@ def check(settings: ModelSettings, prefix: str) -> None:
         raise InvalidRequest(
             f"{prefix}limits.queue_size", "queue_size must be 1 to 10000, not {size}", size=settings.queue_size
         )
+    if settings.memory and not settings.memory >= LEAST_MEMORY:
+        raise InvalidRequest(
+            f"{prefix}limits.{'memory_bytes' if prefix else 'memory'}",
+            "a worker's memory must be at least {least} bytes, not {memory}",
+            least=LEAST_MEMORY,
+            memory=settings.memory,
+        )
     _check_variables(settings.env, f"{prefix}env")
     _check_variables(settings.secret_env, f"{prefix}secret_env")
     if settings.test_call:
@@ -180,7 +191,8 @@ def _read(path: Path) -> ModelSettings:
     try:
         model = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _ModelFile)
         test = _test_call(model.test) if model.test else None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, TypeError, RecursionError) as error:
+        memory = bytes_read(text) if isinstance(text := model.limits.memory, str) else text
+    except (ValueError, TypeError, RecursionError) as error:  # of tomllib, UTF-8 and msgspec, too
         raise _invalid(str(error)) from None
     return ModelSettings(
         runtime=model.runtime,
@@ -196,6 +208,7 @@ def _read(path: Path) -> ModelSettings:
         call_timeout=model.limits.call_timeout,
         load_timeout=model.limits.load_timeout,
         queue_size=model.limits.queue_size,
+        memory=memory,
         test_call=test,
     )
 

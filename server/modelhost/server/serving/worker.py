@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,8 +22,10 @@ from modelhost.server.serving.answers import Mask, call_failure, load_failure, s
 from modelhost.server.serving.confinement import Confined, Confinement
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
+from modelhost.server.serving.memory import MemoryWatch
 from modelhost.server.serving.output import OutputPump, Outputs
 from modelhost.server.serving.process import Process, Spawner, describe_exit
+from modelhost.server.text import bytes_shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
@@ -50,7 +53,7 @@ class WorkerSpec:
     `needs` are what it reads besides that and the system's files: environment and interpreter.
     `load` are the fields of the LOAD message but for `root`. `on_lines` gets (worker id, stream, lines, id of the call
     that they belong to) on the output thread; `mask` takes the secrets out of all that is said, in lines and errors
-    alike. Times in seconds, sizes in bytes.
+    alike. Times in seconds, sizes in bytes; no `memory` is no limit.
     """
 
     argv: tuple[str, ...]
@@ -63,6 +66,7 @@ class WorkerSpec:
     call_timeout: float
     message_limit: int
     needs: tuple[Path, ...] = ()
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,12 @@ class WorkerHost:
         self.output = output
         self.marker = marker
         self.confinement = confinement
+        self.memory = MemoryWatch()
         self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")
 
     def close(self) -> None:
         """Wait for the threads; every worker must be gone."""
+        self.memory.close()
         self.threads.shutdown()
 
 
@@ -117,6 +123,7 @@ class Worker:
         self._token = secrets.token_hex(16)
         self._prepared: asyncio.Future[Path] | None = None
         self._confined = Confined()
+        self._passed = ""  # how it was over its memory, once it was
         self._process: Process | None = None
         self._link: Link | None = None
         self._hello: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
@@ -166,6 +173,8 @@ class Worker:
                 on_output=self._drain,
             )
         self._process.exited.add_done_callback(self._on_exit)
+        if self._spec.memory:
+            self._watch_memory(self._process)
         hello = await self._or_death(self._hello)
         known = secrets.compare_digest(str(hello.get("token")).encode(), self._token.encode())
         if hello.get("protocol") != PROTOCOL or not known:
@@ -295,6 +304,22 @@ class Worker:
         self._request_id = request_id
         self._outputs.belong_to(request_id)
 
+    def _watch_memory(self, process: Process) -> None:
+        """End it as soon as it uses more than it may: at once, for it would go on growing while it is asked to."""
+        loop, limit = asyncio.get_running_loop(), self._spec.memory
+
+        def end(used: int) -> None:
+            if not process.exited.done():
+                self._passed = f"it used {bytes_shown(used)} of memory, and its limit is {bytes_shown(limit)}"
+                process.signal(signal.SIGKILL)
+
+        def on_passed(used: int) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(end, used)
+
+        self._host.memory.watch(process.pid, self._confined.uid, limit, on_passed)
+        process.exited.add_done_callback(lambda _: self._host.memory.forget(process.pid))
+
     def _note(self, text: str, request_id: str = "") -> None:
         """Put lines of our own among what the worker writes."""
         lines = text.splitlines()
@@ -337,7 +362,7 @@ class Worker:
         await process.end(STOP_GRACE_SECONDS)
 
     def _on_exit(self, exited: "asyncio.Future[int]") -> None:
-        self.exited.set_result(describe_exit(exited.result()))
+        self.exited.set_result(self._passed or describe_exit(exited.result()))
         if not self._dismissed:
             in_a_call = " in a call" if self._answer else ""
             self._note(f"this worker ended ({self.exited.result()}){in_a_call}", self._request_id)

@@ -240,3 +240,33 @@ def test_interpreters_are_named_that_the_host_is_told_of(make_daemon: MakeDaemon
     assert found["python2.7"].usable
     assert found["python2.7"].found_by == "configuration"
     assert "/no/such/python" in {runtime.path for runtime in found.values() if not runtime.usable}
+
+
+# ---- isolation
+
+
+def test_it_says_what_keeps_models_from_it(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("host", "--require-isolation", "--worker-uids", "310000-310099").start()
+
+    (event,) = (line for line in map(json.loads, daemon.log_text().splitlines()) if "isolated" in line["event"])
+    assert event["level"] == "info"
+    assert event["event"].startswith("workers are isolated: ")
+    if os.geteuid() == 0:
+        assert "a uid each, of 310000 to 310099" in event["event"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--worker-uids", "5"], "--worker-uids must be FIRST-LAST"),
+        (["--worker-uids", "9-5"], "--worker-uids must be FIRST-LAST"),
+        (["--worker-uids", "0-5"], "--worker-uids must be FIRST-LAST"),
+        (["--worker-memory", "much"], "'much' is no size"),
+        (["--shared-folder", "relative"], "--shared-folder must be the absolute path of a folder, not 'relative'"),
+        (["--shared-folder", "/"], "--shared-folder / must not have the state directory in it"),
+    ],
+)
+def test_options_about_workers_that_make_no_sense_are_refused(
+    make_daemon: MakeDaemon, options: list[str], words: str
+) -> None:
+    assert words in refusal(make_daemon("host", *options))

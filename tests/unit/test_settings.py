@@ -207,7 +207,7 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("requirements = [1]", ["str", "int", "requirements"]),
         ("[env]\nPORT = 80", ["str", "int", "env"]),
         ("[limits]\ncall_timeout = '60s'", ["float", "str", "limits.call_timeout"]),
-        ("[limits]\nswap = 1", ["unknown field", "memory", "limits"]),
+        ("[limits]\nswap = 1", ["unknown field", "swap", "limits"]),
         ("[limits]\nqueue_size = 1.5", ["int", "float", "limits.queue_size"]),
         ('text = "latin1"', ["latin1", "text"]),
         ('unbox = "yes"', ["bool", "str", "unbox"]),

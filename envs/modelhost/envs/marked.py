@@ -47,10 +47,12 @@ def _uids(process: Path) -> list[bytes]:
 
 
 def _end(pid: int, is_meant: Callable[[Path], bool]) -> bool:
-    """Kill a process that is meant; the pidfd makes sure that it is the one that was looked at."""
+    """Kill a process that is meant; the pidfd makes sure that it is the one that was looked at, the second time."""
     try:
+        if not is_meant(Path(f"/proc/{pid}")):
+            return False
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except OSError:  # it is gone, or not ours to look at
         return False
     try:
         ended = select.poll()  # not select(): it takes no descriptor above 1023
@@ -59,7 +61,7 @@ def _end(pid: int, is_meant: Callable[[Path], bool]) -> bool:
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         ended.poll(DYING_SECONDS * 1000)
-    except OSError:  # it is gone, or not ours to look at
+    except OSError:
         return False
     finally:
         os.close(pidfd)

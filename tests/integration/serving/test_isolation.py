@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from modelhost.server.app import NotIsolated
 from modelhost.server.errors import StepFailed
 from modelhost.server.serving.confinement import Confined, Confinement, LandlockOnly, OwnUsers, end_users_of
 from modelhost.server.serving.isolation import establish, landlock_abi
 from modelhost.server.serving.pool import Pool
 from tests.integration.serving.stage import Stage, ask, is_running, until
+from tests.running import RunningServer
 
 UIDS = range(300_000, 300_500)
 DENIED = ("EACCES", "EPERM", "ENOENT", "EROFS")
@@ -280,6 +282,18 @@ def test_a_host_that_has_nothing_is_told_so(tmp_path: Path, monkeypatch: pytest.
     assert not isolation.is_complete
     assert "a model can read its files, secrets included, and signal it" in isolation.describe()
     assert "exit code 1" in isolation.describe()
+
+
+def test_a_server_that_must_isolate_models_and_cannot_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    with (
+        pytest.raises(NotIsolated, match=r"^--require-isolation: workers are not isolated from the server: "),
+        RunningServer(tmp_path / "state", require_isolation=True),
+    ):
+        pass
 
 
 def _workers(folder: Path) -> Path:

@@ -12,6 +12,11 @@ import pytest
 from modelhost.runtimes import LAUNCHER, PYTHON_WORKER
 from tests.runtimes.link import WorkerProcess
 
+IS_ROOT = os.geteuid() == 0
+UID = 320_000
+
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give the program another user")
+
 LAUNCH = [sys.executable, "-I", "-S", str(LAUNCHER)]
 
 
@@ -30,7 +35,10 @@ def launch(link):
 
     def launch(*program: str, descriptors=(), preparation="pass", **spec) -> subprocess.CompletedProcess[str]:
         spec = {"parent": os.getpid(), "link": link, "open_files": 256, **spec}
-        argv = [*LAUNCH, *[f"{name}={value}" for name, value in spec.items()], "--", *program]
+        words = [
+            (name, each) for name, value in spec.items() for each in (value if isinstance(value, list) else [value])
+        ]
+        argv = [*LAUNCH, *[f"{name}={value}" for name, value in words], "--", *program]
         # A Python in between, which can do to itself what a server may have done.
         between = f"import os, resource, signal, sys; {preparation}; os.execv(sys.argv[1], sys.argv[1:])"
         return subprocess.run(
@@ -47,6 +55,12 @@ def launch(link):
 def status(launch, field: str, **options) -> str:
     lines = launch("/bin/cat", "/proc/self/status", **options).stdout.splitlines()
     return next(line.split(":")[1].strip() for line in lines if line.startswith(field + ":"))
+
+
+def limits(launch, **options) -> dict[str, list[str]]:
+    """Soft and hard, by their names in /proc."""
+    lines = launch("/bin/cat", "/proc/self/limits", **options).stdout.splitlines()
+    return {line[:26].strip(): line[26:].split()[:2] for line in lines}
 
 
 # ---- what the program finds
@@ -74,10 +88,9 @@ def test_programs_cannot_gain_privileges(launch):
 
 
 def test_there_are_no_core_files_and_so_many_open_ones(launch):
-    lines = launch("/bin/cat", "/proc/self/limits", open_files=123).stdout.splitlines()
-    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
-    assert limits["Max core file size"] == ["0", "0"]
-    assert limits["Max open files"] == ["123", "123"]
+    found = limits(launch, open_files=123)
+    assert found["Max core file size"] == ["0", "0"]
+    assert found["Max open files"] == ["123", "123"]
 
 
 def test_the_limit_of_open_files_is_never_above_the_servers_own(launch):
@@ -105,17 +118,95 @@ def test_signals_are_as_they_are_at_first_whatever_the_server_did_with_them(laun
     assert int(status(launch, "SigBlk", preparation=ignored), 16) == 0
 
 
+def test_the_kernel_takes_a_worker_before_the_server_where_memory_runs_out(launch):
+    assert launch("/bin/cat", "/proc/self/oom_score_adj").stdout == "500\n"
+
+
+def test_the_program_has_none_of_the_servers_capabilities(launch):
+    for field in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status(launch, field), 16) == 0
+
+
+# ---- a user of its own
+
+
+@needs_root
+def test_the_program_is_run_by_its_user_with_no_other_groups(launch):
+    assert status(launch, "Uid", uid=UID).split() == [str(UID)] * 4
+    assert status(launch, "Gid", uid=UID).split() == [str(UID)] * 4
+    assert status(launch, "Groups", uid=UID) == ""
+
+
+@needs_root
+def test_a_user_has_so_many_processes_at_most(launch):
+    assert limits(launch, uid=UID, processes=55)["Max processes"] == ["55", "55"]
+
+
+@needs_root
+def test_a_closed_folder_is_covered_but_for_what_is_needed(launch, tmp_path):
+    closed = next(path for path in reversed([tmp_path, *tmp_path.parents]) if not path.stat().st_mode & 0o001)
+    (tmp_path / "needed" / "inner").mkdir(parents=True)
+    (tmp_path / "needed" / "inner" / "file").write_text("here")
+    (tmp_path / "certificate").write_text("there\n")
+    (tmp_path / "other").mkdir()
+    kept = [str(tmp_path / "needed"), str(tmp_path / "certificate")]
+
+    script = "cat needed/inner/file certificate; ls other new 2>/dev/null; touch new 2>/dev/null || echo refused"
+    done = launch("/bin/sh", "-c", f"cd {tmp_path}; {script}", uid=UID, cover=str(closed), keep=kept)
+
+    assert done.stdout == "herethere\nrefused\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["certificate", "needed", "other"]
+
+
+@needs_root
+def test_a_folder_that_cannot_be_covered_is_named(launch, tmp_path):
+    no_admin = "import ctypes; ctypes.CDLL(None).prctl(24, 21, 0, 0, 0)"  # PR_CAPBSET_DROP, CAP_SYS_ADMIN
+    done = launch("/bin/true", preparation=no_admin, uid=UID, cover=str(tmp_path))
+    assert done.returncode == 72
+    assert f"own_view: PermissionError: others may not enter {tmp_path}" in done.stderr
+    assert "CAP_SYS_ADMIN" in done.stderr
+
+
+# ---- Landlock
+
+
+def test_files_are_read_and_written_below_what_is_named_alone(launch, tmp_path):
+    for name in ("read", "write", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    script = "for name in read write other; do cat $name/file; echo x > $name/new && echo +; done 2>/dev/null"
+    system = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/no/such/folder"]
+
+    done = launch(
+        "/bin/sh", "-c", f"cd {tmp_path}; {script}", read=[*system, str(tmp_path / "read")],
+        write=[str(tmp_path / "write"), "/dev/null"],
+    )  # fmt: skip
+
+    assert done.stdout == "readwrite+\n"
+    assert [path.parent.name for path in tmp_path.glob("*/new")] == ["write"]
+
+
+def test_files_move_between_folders_that_may_be_written(launch, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "file").touch()
+
+    launch("/bin/mv", str(tmp_path / "one" / "file"), str(tmp_path), read=["/"], write=[str(tmp_path)])
+
+    assert (tmp_path / "file").exists()
+
+
 # ---- the death of the server
 
 
-def test_the_program_dies_with_the_process_that_launched_it(link):
+@pytest.mark.parametrize("user", [[], [f"uid={UID}"] if IS_ROOT else ["nice=0"]], ids=["same", "own"])
+def test_the_program_dies_with_the_process_that_launched_it(link, user):
     server = """
 import os, subprocess, sys
 spec = sys.argv[1].format(parent=os.getpid()).split("|")
 print(subprocess.Popen(spec, pass_fds=[int(sys.argv[2])]).pid, flush=True)
 sys.stdin.read()
 """
-    spec = "|".join([*LAUNCH, "parent={parent}", f"link={link}", "open_files=64", "--", "/bin/cat", "/dev/ptmx"])
+    spec = "|".join([*LAUNCH, "parent={parent}", f"link={link}", "open_files=64", *user, "--", "/bin/cat", "/dev/ptmx"])
     command = [sys.executable, "-c", server, spec, str(link)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[link]) as process:
         assert process.stdout is not None
@@ -144,6 +235,8 @@ def test_a_server_that_is_gone_before_the_launch_is_noticed(launch):
         ({"link": "x"}, "close_descriptors"),
         ({"open_files": "many"}, "limits"),
         ({"nice": "very"}, "priority"),
+        ({"uid": "nobody"}, "identity"),
+        ({"processes": "few"}, "limits"),
     ],
 )
 def test_a_step_that_fails_is_named(launch, spec, step):

@@ -44,7 +44,9 @@ def own_view(spec: Spec) -> None:
     if "cover" not in spec:
         return
     here = os.getcwd()
-    _check(_libc().unshare(_CLONE_NEWNS))
+    if _libc().unshare(_CLONE_NEWNS):
+        closed = ", ".join(spec["cover"])
+        raise PermissionError(f"others may not enter {closed}, and to cover that the server needs CAP_SYS_ADMIN")
     _mount("none", "/", "", _MS_REC | _MS_SLAVE)
     kept = [(path, os.open(path, os.O_PATH)) for path in spec.get("keep", ())]
     for directory in spec["cover"]:
@@ -92,22 +94,6 @@ def no_power(_: Spec) -> None:
 def no_new_privileges(_: Spec) -> None:
     """Set-uid programs give the model nothing."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-
-
-def landlock(spec: Spec) -> None:
-    """Files are for reading below `read` and for writing below `write`, and signals for processes within."""
-    if "write" not in spec:
-        return
-    abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
-    handled = (1 << _FILE_SYSTEM_BITS.get(abi, 15)) - 1
-    words = [handled, 0, _SCOPE_SOCKETS_AND_SIGNALS]
-    known = 3 if abi >= 6 else 1
-    ruleset = _syscall(_LANDLOCK_CREATE_RULESET, (ctypes.c_uint64 * known)(*words), 8 * known, 0)
-    for name, rights in (("read", _READ), ("write", handled & ~_MAKE_DEVICES)):
-        for path in spec.get(name, ()):
-            _allow(ruleset, path, rights)
-    _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
-    os.close(ruleset)
 
 
 def die_with_parent(spec: Spec) -> None:
@@ -161,6 +147,25 @@ def default_signals(_: Spec) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def landlock(spec: Spec) -> None:
+    """Files are for reading below `read` and for writing below `write`, and signals for processes within.
+
+    The last step, for the others need what this takes away.
+    """
+    if "write" not in spec:
+        return
+    abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
+    handled = (1 << _FILE_SYSTEM_BITS.get(abi, 15)) - 1
+    words = [handled, 0, _SCOPE_SOCKETS_AND_SIGNALS]
+    known = 3 if abi >= 6 else 1
+    ruleset = _syscall(_LANDLOCK_CREATE_RULESET, (ctypes.c_uint64 * known)(*words), 8 * known, 0)
+    for name, rights in (("read", _READ), ("write", handled & ~_MAKE_DEVICES)):
+        for path in spec.get(name, ()):
+            _allow(ruleset, path, rights)
+    _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+
+
 STEPS = (
     own_view,
     limits,
@@ -170,10 +175,10 @@ STEPS = (
     identity,
     no_power,
     no_new_privileges,
-    landlock,
     die_with_parent,
     close_descriptors,
     default_signals,
+    landlock,
 )
 
 

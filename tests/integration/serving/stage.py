@@ -107,7 +107,7 @@ class Stage:
             prepare=prepare,
             load={"main_file": "main.py", "function": "predict", "working_dir": "", "import_paths": ()},
             on_lines=lambda _, stream, lines, owner: self.lines.extend((stream, line) for line in lines),
-            mask=lambda text: text,
+            mask=lambda text, **_: text,
             load_timeout=load_timeout,
             call_timeout=call_timeout,
             message_limit=message_limit,

@@ -23,17 +23,32 @@ def opened(vault: Vault, secrets: Mapping[str, str] | None) -> dict[str, str]:
     return {name: vault.open(text, _purpose(name)) for name, text in (secrets or {}).items()}
 
 
-def masker(values: Iterable[str]) -> Callable[[str], str]:
-    """A function that cuts the values out of a text: whole, line by line, and as JSON, Python and URLs write them."""
-    parts = {part for value in values for part in _forms(value) if len(part) >= SHORTEST_PART}
-    longest_first = sorted(parts, key=len, reverse=True)
+class Masker:
+    """Takes the values out of a text: whole, line by line, and as JSON, Python and URLs write them."""
 
-    def mask(text: str) -> str:
-        for part in longest_first:
+    def __init__(self, values: Iterable[str]) -> None:
+        parts = {part for value in values for part in _forms(value) if len(part) >= SHORTEST_PART}
+        self._longest_first = sorted(parts, key=len, reverse=True)
+
+    def __call__(self, text: str, *, cut_before: bool = False, cut_after: bool = False) -> str:
+        """The text without the values; where it was cut, also without the part of one that may be left there."""
+        for part in self._longest_first:
             text = text.replace(part, MASK)
+        if cut_before:
+            text = MASK + text[head:] if (head := self._longest(text.startswith, lambda part, n: part[-n:])) else text
+        if cut_after:
+            text = text[:-tail] + MASK if (tail := self._longest(text.endswith, lambda part, n: part[:n])) else text
         return text
 
-    return mask if longest_first else _as_it_is
+    def _longest(self, has: Callable[[str], bool], piece: Callable[[str, int], str]) -> int:
+        """How many characters of a part stand at the text's end, if they are enough to tell something."""
+        lengths = (
+            length
+            for part in self._longest_first
+            for length in range(len(part) - 1, SHORTEST_PART - 1, -1)
+            if has(piece(part, length))
+        )
+        return max(lengths, default=0)
 
 
 def _forms(value: str) -> set[str]:
@@ -49,10 +64,6 @@ def _forms(value: str) -> set[str]:
         quote_plus(value),
         b64encode(value.encode()).decode().rstrip("="),
     }
-
-
-def _as_it_is(text: str) -> str:
-    return text
 
 
 def _purpose(name: str) -> str:

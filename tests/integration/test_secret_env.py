@@ -154,13 +154,16 @@ def test_a_failed_start_does_not_tell_the_value(
 
 
 CUT = b"""
-import os, sys
+import os, sys, time
 
 def predict(parameters):
     secret, where = os.environ["DB_PASSWORD"], parameters["before"]
     text = "." * where + secret + "y" * 10
     if parameters["how"] == "print":
-        sys.stdout.write(text + "z" * 9000)
+        for piece in (text[:parameters["pieces"]], text[parameters["pieces"]:] + "z" * 100000):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+            time.sleep(0.2)
     if parameters["how"] == "raise":
         raise ValueError(text)
     return len(text)
@@ -174,14 +177,14 @@ def test_a_secret_across_a_cut_is_not_told_by_its_halves(
 ) -> None:
     repo.commit({"main.py": CUT})
     server.deploy(name, source, secret_env={"DB_PASSWORD": SECRET})
-    parameters = {"how": "print" if how == "captured" else how, "before": limit - part}
+    parameters = {"how": "print" if how == "captured" else how, "before": limit - part, "pieces": 8 * 1024 + 1}
     said = ""
     if how == "captured":
         request = deployment_pb2.DebugDeploymentRequest(name=name, parameters_json=json.dumps(parameters))
         said = server.client.admin.DebugDeployment(request).stdout
     elif how == "print":
         assert server.predict(name, parameters)
-        eventually(lambda: "zzz" in server.run_log(name))
+        eventually(lambda: "zzz" in server.run_log(name))  # in the next piece
         said = server.run_log(name)
     else:
         with pytest.raises(ModelHostError) as caught:

@@ -838,7 +838,9 @@ Global___StartDeploymentRequest: typing_extensions.TypeAlias = StartDeploymentRe
 
 @typing.final
 class StopDeploymentRequest(google.protobuf.message.Message):
-    """Asks for a deployment to be stopped: calls under way have 10 seconds to finish. Of no effect while it is STOPPING or STOPPED."""
+    """Asks for a deployment to be stopped: calls under way have 10 seconds to finish. Where an update had failed, the
+    revision that served becomes the target again. Of no effect while it is STOPPING or STOPPED.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -864,8 +866,8 @@ Global___StopDeploymentRequest: typing_extensions.TypeAlias = StopDeploymentRequ
 
 @typing.final
 class RollbackDeploymentRequest(google.protobuf.message.Message):
-    """Asks for a kept revision to be run instead of the present one: the same number, files, settings and lock, which
-    become the deployment's. While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED
+    """Asks for a kept revision to be run instead of the present one: the same number, files, settings and environment; the
+    settings become the deployment's. (An environment that was removed by hand is built anew.) While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED
     deployment is started with it. One that has failed is tried again.
     """
 

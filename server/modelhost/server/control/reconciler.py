@@ -8,6 +8,7 @@ is in the database, so that a new server carries on from there.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +112,8 @@ class _Actor:
                     rest = await self._step()
                 except Exception:
                     self._log.exception("reconciling failed; trying again", seconds=RETRY_SECONDS)
-                    await asyncio.sleep(RETRY_SECONDS)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)
                     continue
                 if rest and not self.wake.is_set():
                     if self._pool is None:
@@ -124,11 +126,10 @@ class _Actor:
 
     async def _step(self) -> bool:
         """Do the next thing; true if there was none."""
-        deployment = await self._read()
+        deployment = await self._owner.database.run(self._read_and_supersede)
         if deployment is None:
             return True
         self._owner.introduce(deployment)
-        await self._owner.database.run(lambda tx: _supersede(tx, deployment))
         if number := revision_to_build(deployment, loaded=self._pool is not None):
             await self._bring_up(deployment, number)
             return False
@@ -151,7 +152,8 @@ class _Actor:
     async def _bring_up(self, deployment: Deployment, number: int) -> None:
         """Build a revision and route it, unless the wish changes meanwhile."""
         revision = await self._owner.database.run(lambda tx: deployments.revision(tx, deployment.uid, number))
-        assert revision is not None  # a deployment's revisions live as long as it does
+        if revision is None:  # a newer wish has come, and this one is not kept
+            return
         build = asyncio.ensure_future(
             self._owner.builder.build(
                 deployment,
@@ -261,11 +263,29 @@ class _Actor:
             await asyncio.wait(tasks)
 
     async def _unroute(self, deployment: Deployment, grace: float) -> None:
+        """Take the deployment out of service; its calls have `grace` seconds, unless it is to be deleted."""
         self._owner.router.route(deployment.service_id, None, 0)
         pool, self._pool = self._pool, None
         if pool is not None:
-            await pool.drain(grace)
-        await self._end_draining(grace)
+            self._retire(pool)
+        if grace:
+            grace_over = asyncio.get_running_loop().time() + grace
+            while self._draining and (left := grace_over - asyncio.get_running_loop().time()) > 0:
+                waking = asyncio.ensure_future(self.wake.wait())
+                await asyncio.wait([waking, *self._draining], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+                self.wake.clear()
+                now = await self._read()
+                if now is None or now.state is _D.DELETING:
+                    break
+        await self._end_draining(0)
+
+    def _read_and_supersede(self, tx: Transaction) -> Deployment | None:
+        """The deployment as it is; its revisions that nobody waits for any more are ended in the same moment."""
+        deployment = deployments.by_uid(tx, self._uid)
+        if deployment is not None:
+            _supersede(tx, deployment)
+        return deployment
 
     async def _read(self) -> Deployment | None:
         return await self._owner.database.run(lambda tx: deployments.by_uid(tx, self._uid))

@@ -190,8 +190,8 @@ class Sources:
         if users := sources.used_by(tx, source_id, 10):
             raise Conflict(
                 ErrorReason.ERROR_REASON_DATA_SOURCE_IN_USE,
-                "data source {data_source} is used by: {deployments}",
-                hint="Delete these deployments first, or give them another source.",
+                "data source {data_source} is used by deployments, or by kept revisions of them: {deployments}",
+                hint="Delete these deployments first.",
                 data_source=source_id,
                 deployments=", ".join(users),
             )

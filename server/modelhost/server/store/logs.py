@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,18 @@ class Logs:
                 log.close()
             for path in (self._root / deployment_uid).glob(f"build-{number}-*.jsonl"):
                 path.unlink(missing_ok=True)
+
+    def sweep(self, kept: Mapping[str, set[int]]) -> None:
+        """Delete what is left of deployments and revisions that are gone; for the start. `kept` has those there are."""
+        with contextlib.suppress(FileNotFoundError):
+            for folder in self._root.iterdir():
+                if folder.name not in kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                built = {path.name.split("-")[1] for path in folder.glob("build-*-*.jsonl")}
+                self.remove_builds(
+                    folder.name, [int(n) for n in built if n.isdigit() and int(n) not in kept[folder.name]]
+                )
 
     def remove(self, deployment_uid: str) -> None:
         """Delete all logs of a deployment."""

@@ -288,3 +288,18 @@ def test_a_log_is_one_object_whoever_asks_for_it(tmp_path: Path) -> None:
     assert logs.run("u1") is logs.run("u1")
     assert logs.build("u1", 1) is logs.build("u1", 1)
     assert logs.build("u1", 1) is not logs.build("u1", 2)
+
+
+def test_what_is_left_of_deployments_and_revisions_that_are_gone_is_swept_at_the_start(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    for uid in ("stays", "gone"):
+        write(logs.run(uid), "run")
+        for revision in (1, 2, 12):
+            write(logs.build(uid, revision), f"build {revision}")
+
+    Logs(tmp_path).sweep({"stays": {2}, "never logged": {1}})
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jsonl")) == [
+        "stays/build-2-000001.jsonl",
+        "stays/run-000001.jsonl",
+    ]

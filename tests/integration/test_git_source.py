@@ -14,10 +14,10 @@ import pytest
 
 from modelhost.envs.process import Cancelled, CommandFailed, Job
 from modelhost.server.errors import Conflict, DomainError, InvalidRequest, NotFound, Unavailable
-from modelhost.server.sources import PIECE_BYTES, EntryKind, Source, TreeEntry, git
-from modelhost.server.sources.git import GitSource
-from modelhost.server.sources.git_command import NO_REPOSITORY, Git, reach
-from modelhost.server.sources.git_place import Repository
+from modelhost.server.sources import PIECE_BYTES, EntryKind, Source, TreeEntry
+from modelhost.server.sources.git.command import NO_REPOSITORY, Git, reach
+from modelhost.server.sources.git.place import Repository
+from modelhost.server.sources.git.source import GitSource
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Content, Executable, Link, Repo, Submodule
 from tests.git_web import PASSWORD, Web, serving
@@ -359,7 +359,7 @@ def test_a_git_lfs_pointer_is_refused_by_name(source: GitSource, repo: Repo) -> 
 def test_a_tree_that_stands_for_billions_of_files_is_not_listed(
     source: GitSource, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(git, "MAX_TREE_ENTRIES", 10_000)
+    monkeypatch.setattr("modelhost.server.sources.git.source.MAX_TREE_ENTRIES", 10_000)
     mode, entry = "100644", repo.blob(b"x")
     for _ in range(10):
         entry = repo.tree([(mode, b"%d" % number, entry) for number in range(10)])

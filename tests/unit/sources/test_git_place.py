@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from modelhost.server.errors import Conflict, InvalidRequest, NotFound
-from modelhost.server.sources.git import check_url
-from modelhost.server.sources.git_place import parse_url
+from modelhost.server.sources.git.place import parse_url
+from modelhost.server.sources.git.source import check_url
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Repo
 

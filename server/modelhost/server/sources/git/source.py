@@ -26,11 +26,6 @@ _HASH = re.compile(r"[0-9a-f]{4,64}")
 T = TypeVar("T")
 
 
-def check_url(url: str, field: str = "url") -> None:
-    """Raise `InvalidRequest`, naming `field`, unless `url` is a URL or an absolute path that `GitSource` takes."""
-    parse_url(url, field)
-
-
 class GitSource:
     """A repository, or a place with several, that the git command reaches. Safe to use from many threads.
 

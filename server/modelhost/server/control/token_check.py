@@ -9,7 +9,7 @@ import structlog
 from modelhost.server.control.sources import GITLAB, Sources
 from modelhost.server.errors import DomainError, reason_name
 from modelhost.server.resources import DataSource
-from modelhost.server.sources.gitlab_expiry import expiry_warning
+from modelhost.server.sources.gitlab.expiry import expiry_warning
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database
 

@@ -203,14 +203,37 @@ def test_after_a_failed_update_a_stop_and_a_start_bring_back_what_served(
     server: RunningServer, repo: Repo, two: str
 ) -> None:
     repo.commit({"main.py": b"def predict(parameters)\n"})
-    assert server.update(two, unbox=True).update_state == Deployment.UPDATE_STATE_FAILED
+    assert server.update(two, env={"WORD": "bad"}).update_state == Deployment.UPDATE_STATE_FAILED
     server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name=two))
     server.wait(two, Deployment.STATE_STOPPED)
 
     started = server.start(two)
 
     assert (started.state, started.active_revision) == (Deployment.STATE_RUNNING, 2)
+    assert dict(started.settings.env) == {"WORD": "second"}
     assert server.predict(two, 0) == "two"
+
+
+def test_after_a_failed_update_and_the_end_of_its_workers_a_start_brings_back_what_served(
+    server: RunningServer, repo: Repo, source: str, name: str, tmp_path: Path
+) -> None:
+    lives = tmp_path / "lives"
+    lives.touch()
+    dies = f"import os\nif not os.path.exists({str(lives)!r}):\n    os._exit(1)\n"
+    repo.commit({"main.py": f"{dies}def predict(p):\n    if p:\n        os._exit(1)\n    return 'good'\n".encode()})
+    server.deploy(name, source)
+    repo.commit({"main.py": b"def predict(parameters)\n"})
+    assert server.update(name, env={"WORD": "bad"}).update_state == Deployment.UPDATE_STATE_FAILED
+    lives.unlink()
+    assert reason_of(lambda: server.predict(name, 1)) == "WORKER_DIED"
+    server.wait(name, Deployment.STATE_FAILED)
+    lives.touch()
+
+    started = server.start(name)
+
+    assert (started.state, started.active_revision) == (Deployment.STATE_RUNNING, 1)
+    assert not started.settings.env
+    assert server.predict(name, 0) == "good"
 
 
 def test_the_build_log_is_that_of_what_failed_last(server: RunningServer, repo: Repo, two: str) -> None:

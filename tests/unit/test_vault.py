@@ -115,3 +115,21 @@ def test_what_a_cut_leaves_of_a_secret_is_masked(kept: int) -> None:
     assert mask(f"{secret[-kept:]} it begins with", cut_before=True) == "*** it begins with"
     assert mask(f"{secret[-kept:]} not cut {secret[:kept]}") == f"{secret[-kept:]} not cut {secret[:kept]}"
     assert mask("nothing of it", cut_before=True, cut_after=True) == "nothing of it"
+
+
+def test_a_cut_within_a_character_hides_no_half() -> None:
+    secret = "geheimäwort-lang"
+    data = secret.encode()
+    mask = Masker([secret])
+
+    assert mask(data[:7].decode("utf-8", "replace"), cut_after=True) == "***"
+    assert mask(data[7:].decode("utf-8", "replace"), cut_before=True) == "***"
+
+
+def test_of_a_json_document_the_texts_and_the_lines_are_masked_but_no_blanks() -> None:
+    key = '{\n    "type": "x",\n    "private_key": "abc-def-ghi"\n    }'
+    mask = Masker([key])
+
+    assert mask("login with abc-def-ghi") == "login with ***"
+    assert mask('a line: "private_key": "abc-def-ghi"') == "a line: ***"
+    assert mask("    indented:\n    }") == "    indented:\n    }"

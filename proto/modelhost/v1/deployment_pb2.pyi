@@ -325,7 +325,7 @@ class ModelSettings(google.protobuf.message.Message):
 
     @property
     def secret_env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Optional, input only. Environment variables of the model whose values are secret, at least 4 characters: stored
+        """Optional, input only. Environment variables of the model whose values are secret, 4 to 8,192 characters: stored
         encrypted, never shown. In an update, those given are set, those given as "" are removed, and the others stay. A
         name cannot be in `env` as well.
         """
@@ -1268,7 +1268,9 @@ class FileChange(google.protobuf.message.Message):
     after_sha256: builtins.str
     """Output only. SHA-256 in the revision; empty if it is not there."""
     unified_diff: builtins.str
-    """Output only. For text of at most 256 KiB: the difference in unified format. Empty for other files."""
+    """Output only. For text of at most 256 KiB: the difference in unified format. Empty for other files, and for those that there was
+    no time for: 10 s for all of them.
+    """
     def __init__(
         self,
         *,

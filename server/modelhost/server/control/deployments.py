@@ -182,8 +182,7 @@ class Deployments:
         current = self._current(tx, deployment_id, etag)
         if current.state in (_D.STOPPING, _D.STOPPED):
             return current
-        if current.update_state is UpdateState.FAILED and current.active:
-            current = replace(current, target=current.active)
+        current = as_served(tx, current)
         state = _D.STOPPED if current.state is _D.FAILED else _D.STOPPING
         return self._save(tx, move(current, state), time.time())
 
@@ -225,7 +224,8 @@ class Deployments:
     def _retire(self, tx: Transaction, deployment: Deployment) -> None:
         """Forget the oldest revisions beyond the count that is kept; never the one that runs or is to."""
         old = deployments.revision_numbers(tx, deployment.uid)[self._kept_revisions :]
-        gone = [number for number in old if number not in (deployment.active, deployment.target)]
+        failed = deployment.failure.revision if deployment.failure else 0  # people look at its log
+        gone = [number for number in old if number not in (deployment.active, deployment.target, failed)]
         deployments.forget_revisions(tx, deployment.uid, gone)
         tx.after_commit(lambda: self._forget_logs(deployment.uid, gone))
 
@@ -238,6 +238,14 @@ class Deployments:
         saved = deployments.save(tx, deployment, now)
         tx.after_commit(lambda: self._poke(saved.uid))
         return saved
+
+
+def as_served(tx: Transaction, deployment: Deployment) -> Deployment:
+    """After a failed update, with the revision that serves as the wish again; else as it is."""
+    served = deployments.revision(tx, deployment.uid, deployment.active)
+    if deployment.update_state is not UpdateState.FAILED or served is None:
+        return deployment
+    return replace(deployment, target=served.number, source=served.source, settings=served.requested)
 
 
 def check_etag(etag: str, version: int, what: str) -> None:

@@ -17,6 +17,7 @@ import structlog
 from modelhost.server.control import failures
 from modelhost.server.control.builder import Broken, Builder
 from modelhost.server.control.changes import Changes
+from modelhost.server.control.deployments import as_served
 from modelhost.server.control.states import advance, move, revision_to_build
 from modelhost.server.errors import StepFailed
 from modelhost.server.resources import (
@@ -116,7 +117,7 @@ class _Actor:
                         await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)
                     continue
                 if rest and not self.wake.is_set():
-                    if self._pool is None:
+                    if self._pool is None and not self._draining:
                         return
                     await self.wake.wait()
         finally:
@@ -238,7 +239,10 @@ class _Actor:
     async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
         """The workers of a running deployment cannot be replaced any more."""
         failure = failures.failure_of(error, deployment, revision=deployment.active, step="load", now=time.time())
-        await self._unroute(deployment, 0)
+        self._owner.router.route(deployment.service_id, None, 0)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()  # calls that an earlier revision still has are none of its business
         await self._change(
             lambda d: d.state is _D.RUNNING and d.target == deployment.target,
             lambda d: _at_rest(d, _D.FAILED, failure),
@@ -252,7 +256,11 @@ class _Actor:
         """Let a pool that was replaced finish its calls, however long they may take, without being waited for."""
         task = asyncio.ensure_future(pool.drain(pool.call_timeout))
         self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        task.add_done_callback(self._drained)
+
+    def _drained(self, task: "asyncio.Task[None]") -> None:
+        self._draining.discard(task)
+        self.wake.set()
 
     async def _end_draining(self, grace: float) -> None:
         """Give replaced pools `grace` seconds more."""
@@ -272,8 +280,10 @@ class _Actor:
             grace_over = asyncio.get_running_loop().time() + grace
             while self._draining and (left := grace_over - asyncio.get_running_loop().time()) > 0:
                 waking = asyncio.ensure_future(self.wake.wait())
-                await asyncio.wait([waking, *self._draining], timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
+                try:
+                    await asyncio.wait([waking, *self._draining], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waking.cancel()
                 self.wake.clear()
                 now = await self._read()
                 if now is None or now.state is _D.DELETING:
@@ -303,7 +313,10 @@ class _Actor:
             current = deployments.by_uid(tx, self._uid)
             if current is None or not wanted(current):
                 return
-            deployments.save(tx, change(current), time.time())
+            changed = change(current)
+            if changed.state is _D.FAILED:
+                changed = replace(changed, **_wish_of(as_served(tx, current)))
+            deployments.save(tx, changed, time.time())
             if then is not None:
                 tx.after_commit(then)
             tx.after_commit(lambda: self._owner.changes.notify(self._uid))
@@ -314,6 +327,10 @@ class _Actor:
 def _at_rest(deployment: Deployment, state: DeploymentState, failure: Failure | None) -> Deployment:
     """The deployment with nothing of it running, nor on the way."""
     return replace(move(deployment, state), active=0, update_state=UpdateState.NONE, failure=failure)
+
+
+def _wish_of(deployment: Deployment) -> dict[str, Any]:
+    return {"target": deployment.target, "source": deployment.source, "settings": deployment.settings}
 
 
 async def _abandon(build: "asyncio.Future[Pool | Broken]") -> None:
@@ -340,7 +357,10 @@ def _supersede(tx: Transaction, deployment: Deployment) -> None:
 
 
 def _all(tx: Transaction) -> list[Deployment]:
+    """Every deployment, none with a revision left over that nobody waits for."""
     found: list[Deployment] = []
     while page := deployments.page(tx, found[-1].id if found else "", 1000):
         found += page
+    for deployment in found:
+        _supersede(tx, deployment)
     return found

@@ -191,7 +191,8 @@ class Sources:
             raise Conflict(
                 ErrorReason.ERROR_REASON_DATA_SOURCE_IN_USE,
                 "data source {data_source} is used by deployments, or by kept revisions of them: {deployments}",
-                hint="Delete these deployments first.",
+                hint="Delete them, or update them from another source until no revision that is kept names this one:"
+                " `modelhost show NAME --revisions` lists those.",
                 data_source=source_id,
                 deployments=", ".join(users),
             )

@@ -60,6 +60,9 @@ class TokenCheck:
                 reason=reason_name(error.reason),
                 message=error.message,
             )
+        except Exception:
+            answered = False
+            log.exception("asking when a token expires failed", data_source=record.id)
         if warning := expiry_warning(expires, self._clock()):
             log.warning("a data source needs a new token", data_source=record.id, warning=warning)
         return answered

@@ -20,7 +20,7 @@ from modelhost.server.errors import Conflict, DomainError, PredictionFailed, Ste
 from modelhost.server.serving.answers import Mask, call_failure, load_failure, start_failure, timed_out, too_large
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.link import Header, Link
-from modelhost.server.serving.output import LINE_LIMIT, OutputPump, Outputs
+from modelhost.server.serving.output import OutputPump, Outputs
 from modelhost.server.serving.process import Process, Spawner, describe_exit
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -359,15 +359,16 @@ class Worker:
 
     def _drain(self, stdout: IO[bytes], stderr: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
-        cut = {"stdout": False, "stderr": False}  # whether the last line was only a piece of one
+        was_cut = dict.fromkeys(("stdout", "stderr"), False)
 
-        def readable(stream: str, line: bytes) -> str:
-            before, cut[stream] = cut[stream], len(line) > LINE_LIMIT
-            text = line.decode("utf-8", "replace").rstrip("\r")
-            return self._spec.mask(text, cut_before=before, cut_after=cut[stream])
-
-        def sink(stream: str, lines: list[bytes], request_id: str) -> None:
-            text = [readable(stream, line) for line in lines]
+        def sink(stream: str, lines: list[bytes], request_id: str, cut: bool) -> None:
+            text = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+            last = len(text) - 1
+            text = [
+                self._spec.mask(line, cut_before=was_cut[stream] and not number, cut_after=cut and number == last)
+                for number, line in enumerate(text)
+            ]
+            was_cut[stream] = cut
             if stream == "stderr":
                 self._tail.extend(text)
                 if not lines:

@@ -100,9 +100,12 @@ class SnapshotStore:
         """Digest, bytes and time of making of every snapshot."""
         found = []
         for home in self._root.glob("[0-9a-f]" * 64):
-            with contextlib.suppress(OSError, ValueError):
-                size = sum(file.size for file in self.read_manifest(home.name))
-                found.append((home.name, size, (home / "manifest.json").stat().st_mtime))
+            with contextlib.suppress(OSError):
+                try:
+                    size = sum(file.size for file in self.read_manifest(home.name))
+                except ValueError:  # damaged
+                    size = 0
+                found.append((home.name, size, home.stat().st_mtime))
         return found
 
     def read_manifest(self, digest: str) -> tuple[SnapshotFile, ...]:

@@ -8,8 +8,8 @@ import pytest
 from modelhost.envs.process import Job
 from modelhost.server.errors import DomainError, reason_name
 from modelhost.server.sources import Source
-from modelhost.server.sources.gitlab import GitLabSource
-from modelhost.server.sources.gitlab_place import GitLabLimits, parse_place
+from modelhost.server.sources.gitlab.place import GitLabLimits, parse_place
+from modelhost.server.sources.gitlab.source import GitLabSource
 from tests.git_repos import Content, Executable, Link
 from tests.gitlab_stand_in import GitLab
 

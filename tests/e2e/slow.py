@@ -42,6 +42,10 @@ class Gate:
         """Let all through, from now on."""
         self._open.touch()
 
+    def close(self) -> None:
+        """Hold whoever comes from now on."""
+        self._open.unlink()
+
 
 class Stray:
     """A program's child that leaves its session and group, and stays: `code` starts it, once each time it runs.

@@ -96,12 +96,12 @@ def test_killed_while_an_update_is_fetched(
         git.wait_until_reached()
         assert operator.revision_state("model", 2) == "FETCHING"
 
-        before = daemon.kill()
-        git.release()
-        daemon.start()
+        before = daemon.restart()
 
         assert alive(before) == []
-        assert operator.predict_when_up(service) in ("old", "new")
+        assert operator.predict_when_up(service) == "old"  # Git is still held
+        assert operator.get("model").update_state == Deployment.UPDATE_STATE_IN_PROGRESS
+        git.release()
         assert_ended(daemon, operator, service, "new", 2)
 
 
@@ -143,18 +143,24 @@ def test_killed_in_an_update_that_then_fails(
     assert operator.begin_call(service).result() == "old"
 
 
-def test_killed_in_a_rollback(daemon: Daemon, operator: Operator, repo: Repo, service: str, shared: Path) -> None:
-    gate = Gate(shared / "rollback")
-    repo.commit({"main.py": gate.code.encode() + NEW})
-    operator.update("model")
-    gate.wait_until_reached()
+def test_killed_in_a_rollback(daemon: Daemon, operator: Operator, repo: Repo, gate: Gate) -> None:
+    repo.commit({"main.py": gate.code.encode() + OLD})
+    operator.add_source("models", repo)
     gate.open()
+    service = operator.deploy("model", "models").service.removeprefix("services/")
+    repo.commit({"main.py": NEW})
+    operator.update("model")
     eventually(lambda: operator.get("model").active_revision == 2)
+    gate.wait_until_reached()
+    gate.close()
     operator.admin.RollbackDeployment(deployment_pb2.RollbackDeploymentRequest(name="model", revision=1))
+    gate.wait_until_reached()
 
     daemon.restart()
 
-    operator.predict_when_up(service)
+    assert operator.predict_when_up(service) == "new"
+    gate.wait_until_reached()
+    gate.open()
     assert_ended(daemon, operator, service, "old", 1)
 
 

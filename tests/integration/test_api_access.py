@@ -39,13 +39,13 @@ ALL = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def raw(server: RunningServer) -> Iterator[grpc.Channel]:
     with raw_channel(server.address) as channel:
         yield channel
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     repo = Repo(tmp_path_factory.mktemp("api-access") / "repo")
     repo.commit(OBEDIENT)

@@ -19,7 +19,7 @@ Page = tuple[Sequence[Any], str]
 List = Callable[[int, str], Page]  # page size and token
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lists(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, List]:
     """Every list there is, each with more than one thing in it."""
     repo = Repo(tmp_path_factory.mktemp("api-lists") / "repo")

@@ -17,7 +17,7 @@ from tests.running import Deployment, RunningServer, eventually
 MODEL = {"main.py": b"def predict(parameters):\n    return parameters\n", "data/x.csv": b"1\n"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     repo = Repo(tmp_path_factory.mktemp("api-rules") / "repo")
     repo.commit(MODEL)

@@ -25,7 +25,7 @@ print("loaded")
 State = Deployment.State
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Its `main.py` is the obedient model, its `gated.py` the same, once the file that GATE names is there."""
     repo = Repo(tmp_path_factory.mktemp("api-states") / "repo")

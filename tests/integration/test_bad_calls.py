@@ -16,7 +16,7 @@ from tests.obedient import OBEDIENT, do
 from tests.running import RunningServer, eventually
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     repo = Repo(tmp_path_factory.mktemp("bad-calls") / "repo")
     repo.commit(OBEDIENT)
@@ -24,7 +24,7 @@ def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> s
     return "bad-calls"
 
 
-@pytest.fixture(scope="module", params=["python2.7", "python3.6", "r"])
+@pytest.fixture(scope="session", params=["python2.7", "python3.6", "r"])
 def on_every_runtime(server: RunningServer, source: str, request: pytest.FixtureRequest) -> str:
     """A deployment on each language's runtime."""
     runtime = server.runtime_of_r() if request.param == "r" else request.param
@@ -33,7 +33,7 @@ def on_every_runtime(server: RunningServer, source: str, request: pytest.Fixture
     return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(server: RunningServer, source: str) -> str:
     """A deployment that takes its time where it is told to, and has one place in its queue."""
     server.deploy("bad-calls", source, limits={"queue_size": 1})

@@ -33,7 +33,7 @@ FIELDS = (
 REPEATED = ("source.paths", "settings.import_paths")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A source for all: nothing is ever deployed from it."""
     server.add_source("bad-paths", Repo(tmp_path_factory.mktemp("bad-paths") / "repo"))

@@ -1,9 +1,11 @@
 """Wishes that change while they are fulfilled, and models that fail in between: what was wished last comes true."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from modelhost.server.control import reconciler
 from modelhost.server.errors import reason_name
 from modelhost.v1 import deployment_pb2
 from tests.git_repos import Repo
@@ -171,6 +173,29 @@ def test_a_deployment_is_stopped_in_the_middle_of_an_update(stage: Stage) -> Non
     stage.open("two")
     stage.server.start(stage.name)
     assert stage.says("two")
+
+
+def test_a_deployment_is_deleted_while_it_waits_for_its_last_calls(
+    server: RunningServer, repo: Repo, source: str, name: str, shared: Path
+) -> None:
+    """It does not wait for them any longer: the stop alone would have, for as long as the test may take."""
+    gate = shared / "gate"
+    wait = f"    while p and not os.path.exists({str(gate)!r}):\n        time.sleep(0.01)\n"
+    repo.commit({"main.py": f"import os, time\ndef predict(p):\n{wait}    return 1\n".encode()})
+    server.deploy(name, source)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(server.predict, name, 1)
+        eventually(lambda: server.get(name).observed.running_calls == 1)
+        server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name=name))
+        assert server.get(name).state == Deployment.STATE_STOPPING
+
+        server.client.admin.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=name, force=True))
+
+        eventually(
+            lambda: reason_of(lambda: server.get(name)) == "DEPLOYMENT_NOT_FOUND",
+            seconds=reconciler.STOP_GRACE_SECONDS / 2,
+        )
+        assert reason_of(call.result) == "SERVICE_NOT_RUNNING"
 
 
 def lives(folder: Path, count: int) -> str:

@@ -66,7 +66,9 @@ def test_a_call_that_succeeds(server: RunningServer, repo: Repo, source: str, na
     assert seen.stderr == "whispered\n"
     assert seen.revision == 1
     assert seen.timing.run.ToTimedelta().total_seconds() >= 0.2
-    assert "said" not in server.run_log(name)
+    server.predict(name, {"logged": 1})
+    eventually(lambda: "logged" in server.run_log(name))
+    assert server.run_log(name).count("said") == 1
 
 
 def test_a_call_of_r(server: RunningServer, repo: Repo, source: str, name: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modelhost.client import ModelHostError
 from modelhost.v1 import deployment_pb2
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.gitlab_operators import register, try_out, update
@@ -59,6 +60,15 @@ def test_a_model_is_served_from_a_project_of_a_namespace(
     )
     assert (revision.commit, [file.path for file in revision.files]) == (commit, ["main.py"])
     assert f"main is commit {commit}" in server.build_log(name)
+
+
+def test_a_deployment_has_to_name_a_project(server: RunningServer, place: str, name: str) -> None:
+    with pytest.raises(ModelHostError) as caught:
+        server.create(name, place)
+
+    assert caught.value.reason == "FIELD_INVALID"
+    assert caught.value.metadata["field"] == "deployment.source.project"
+    assert f"modelhost source projects {place}" in str(caught.value)
 
 
 def test_a_project_by_number_outlives_its_name(

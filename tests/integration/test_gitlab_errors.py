@@ -14,8 +14,8 @@ import pytest
 from modelhost.envs.process import Cancelled, Job
 from modelhost.server.errors import DomainError, InvalidRequest
 from modelhost.server.sources import Selection
-from modelhost.server.sources.gitlab import GitLabSource
-from modelhost.server.sources.gitlab_place import parse_place
+from modelhost.server.sources.gitlab.place import parse_place
+from modelhost.server.sources.gitlab.source import GitLabSource
 from modelhost.server.sources.snapshots import SnapshotStore
 from tests.gitlab_sources import CONTENTS, FILES, QUICK, a_source, contents, refusal
 from tests.gitlab_stand_in import (
@@ -417,7 +417,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def test_the_reasons_are_those_of_the_api() -> None:
-    import modelhost.server.sources.gitlab_errors as module
+    import modelhost.server.sources.gitlab.errors as module
 
     text = module.__doc__ or ""
     assert set(re.findall(r"SOURCE_\w+", text)) == {

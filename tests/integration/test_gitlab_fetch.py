@@ -10,7 +10,7 @@ import pytest
 
 from modelhost.envs.process import Cancelled, Job
 from modelhost.server.sources import PIECE_BYTES, EntryKind, Selection
-from modelhost.server.sources.gitlab import GitLabSource
+from modelhost.server.sources.gitlab.source import GitLabSource
 from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from tests.git_repos import Content, Submodule
 from tests.gitlab_sources import CONTENTS, FILES, a_source, contents, refusal
@@ -292,7 +292,7 @@ class TestWhatIsTooLarge:
     def test_an_archive_of_much_that_nobody_wants_is_left(
         self, gitlab: GitLab, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("modelhost.server.sources.gitlab_archive.OVERHEAD_BYTES", MIB)
+        monkeypatch.setattr("modelhost.server.sources.gitlab.archive.OVERHEAD_BYTES", MIB)
         commit = project.repo.commit(FILES)
         gitlab.faults.always(ARCHIVE, HugeArchive(2 * 1024**3, "model-main/other"))
         assert contents(a_source(gitlab, tmp_path, max_bytes=MIB), PATH, commit) == CONTENTS

@@ -10,7 +10,7 @@ import pytest
 from modelhost.envs.process import Job
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.sources import EntryKind
-from modelhost.server.sources.gitlab import GitLabSource
+from modelhost.server.sources.gitlab.source import GitLabSource
 from tests.git_repos import Submodule
 from tests.gitlab_sources import CONTENTS, FILES, a_source, contents, refusal
 from tests.gitlab_stand_in import Answer, GitLab, Instead, Project

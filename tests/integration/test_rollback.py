@@ -1,11 +1,14 @@
 """Every version is kept, can be compared with another and run again; old ones go, and with them what only they used."""
 
+import re
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from modelhost.server.control import reconciler
 from modelhost.server.errors import reason_name
 from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2
 from tests.git_repos import Repo
@@ -137,12 +140,112 @@ def test_a_rollback_to_a_revision_that_fails_leaves_what_runs(server: RunningSer
     assert server.predict(two, 0) == "two"
 
 
-def test_a_rollback_builds_an_environment_anew_that_is_gone(server: RunningServer, repo: Repo, two: str) -> None:
+def test_a_rollback_fetches_files_anew_that_are_damaged(server: RunningServer, repo: Repo, two: str) -> None:
     (server.state_dir / "snapshots" / revisions(server, two)[1].snapshot_digest / "files" / "main.py").unlink()
 
     assert rollback(server, two, 1).active_revision == 1
 
     assert server.predict(two, 0) == "one"
+
+
+def test_a_rollback_builds_an_environment_anew_that_is_gone(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": model("one"), "requirements.txt": b"six==1.16.0\n"})
+    with RunningServer(tmp_path / "state") as server:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+        environment = revisions(server, "churn")[1].environment.removeprefix("environments/")
+        repo.commit({"main.py": model("two")})
+        server.update("churn", unbox=True)
+        shutil.rmtree(tmp_path / "state" / "environments" / environment[:32])
+
+        assert rollback(server, "churn", 1).active_revision == 1
+
+        assert server.predict("churn", 0) == "one"
+        assert (tmp_path / "state" / "environments" / environment[:32] / "manifest.json").exists()
+        assert reason_of(lambda: diff(server, "churn", 2)) == ""
+
+
+def test_what_is_lost_cannot_be_compared(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": model("one")})
+    with RunningServer(tmp_path / "state") as server:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+        repo.commit({"main.py": model("two")})
+        server.update("churn", unbox=True)
+        shutil.rmtree(tmp_path / "state" / "snapshots" / revisions(server, "churn")[1].snapshot_digest)
+
+        assert reason_of(lambda: diff(server, "churn", 2)) == "STATE_CONFLICT"
+
+
+def test_a_data_source_stays_while_a_kept_revision_needs_it(
+    server: RunningServer, repo: Repo, two: str, tmp_path: Path
+) -> None:
+    elsewhere = Repo(tmp_path / "elsewhere")
+    elsewhere.commit({"main.py": model("elsewhere")})
+    server.add_source(f"{two}-2", elsewhere)
+    request = deployment_pb2.UpdateDeploymentRequest(
+        deployment=Deployment(name=f"deployments/{two}", source=deployment_pb2.ModelSource(data_source=f"{two}-2")),
+        update_mask={"paths": ["source.data_source"]},
+    )
+    server.client.admin.UpdateDeployment(request)
+    eventually(lambda: server.predict(two, 0) == "elsewhere")
+
+    forget = data_source_pb2.DeleteDataSourceRequest(name=two)  # the first one has the deployment's name
+    assert reason_of(lambda: server.client.admin.DeleteDataSource(forget)) == "DATA_SOURCE_IN_USE"
+
+    assert rollback(server, two, 1).active_revision == 1
+    assert server.predict(two, 0) == "one"
+
+
+def test_after_a_failed_update_a_stop_and_a_start_bring_back_what_served(
+    server: RunningServer, repo: Repo, two: str
+) -> None:
+    repo.commit({"main.py": b"def predict(parameters)\n"})
+    assert server.update(two, env={"WORD": "bad"}).update_state == Deployment.UPDATE_STATE_FAILED
+    server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name=two))
+    server.wait(two, Deployment.STATE_STOPPED)
+
+    started = server.start(two)
+
+    assert (started.state, started.active_revision) == (Deployment.STATE_RUNNING, 2)
+    assert dict(started.settings.env) == {"WORD": "second"}
+    assert server.predict(two, 0) == "two"
+
+
+def test_after_a_failed_update_and_the_end_of_its_workers_a_start_brings_back_what_served(
+    server: RunningServer, repo: Repo, source: str, name: str, shared: Path
+) -> None:
+    lives = shared / "lives"
+    lives.touch()
+    dies = f"import os\nif not os.path.exists({str(lives)!r}):\n    os._exit(1)\n"
+    repo.commit({"main.py": f"{dies}def predict(p):\n    if p:\n        os._exit(1)\n    return 'good'\n".encode()})
+    server.deploy(name, source)
+    repo.commit({"main.py": b"def predict(parameters)\n"})
+    assert server.update(name, env={"WORD": "bad"}).update_state == Deployment.UPDATE_STATE_FAILED
+    lives.unlink()
+    assert reason_of(lambda: server.predict(name, 1)) == "WORKER_DIED"
+    server.wait(name, Deployment.STATE_FAILED)
+    lives.touch()
+
+    started = server.start(name)
+
+    assert (started.state, started.active_revision) == (Deployment.STATE_RUNNING, 1)
+    assert not started.settings.env
+    assert server.predict(name, 0) == "good"
+
+
+def test_the_build_log_is_that_of_what_failed_last(server: RunningServer, repo: Repo, two: str) -> None:
+    repo.commit({"main.py": b"raise ValueError('the third')\n"})
+    server.update(two, unbox=True)
+    assert "the third" in server.build_log(two)
+    rollback(server, two, 1)
+    assert "the third" not in server.build_log(two)
+    (failed,) = [rollback(server, two, 3)]
+
+    assert failed.failure.revision == 3
+    assert server.build_log(two) == server.build_log(two, 3)
 
 
 def test_what_is_no_revision_is_refused(server: RunningServer, two: str) -> None:
@@ -184,7 +287,24 @@ def test_50_updates_at_once_end_with_the_last_and_no_call_fails(server: RunningS
     )
     failed = [one for one in revisions(server, two).values() if one.state == Revision.STATE_FAILED]
     assert {reason_name(one.failure.reason) for one in failed} <= {"REVISION_SUPERSEDED"}
+    for one in failed:
+        (taker,) = re.findall(r"revision (\d+) took the place", one.failure.message)
+        assert int(taker) > one.number
     eventually(lambda: len(list((server.state_dir / "workers").iterdir())) <= workers)
+
+
+def test_50_updates_of_which_few_are_kept_go_without_a_pause(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": model("one")})
+    with RunningServer(tmp_path / "state", kept_revisions=1) as server, ThreadPoolExecutor(8) as threads:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+
+        updates = [threads.submit(server.update, "churn", wait=False, env={"N": str(n)}) for n in range(50)]
+        for update in updates:
+            update.result()
+        # Within less than the pause after a fault of the reconciler.
+        eventually(lambda: server.get("churn").active_revision == 51, seconds=reconciler.RETRY_SECONDS - 1)
 
 
 def test_old_revisions_go_with_their_logs_but_never_what_runs(tmp_path: Path) -> None:
@@ -267,23 +387,54 @@ def test_what_was_kept_of_a_data_source_goes_with_it(tmp_path: Path) -> None:
         server.deploy("churn", "stays")
 
 
-def test_a_build_under_way_keeps_what_it_needs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["provision", "load"])
+def test_a_build_under_way_keeps_what_it_needs(tmp_path: Path, step: str) -> None:
+    """Files and environment that are there, that no revision names, and that a build has just begun to use."""
     repo = Repo(tmp_path / "repo")
     gate = shared_folder(tmp_path / "shared") / "gate"
     waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n".encode()
-    repo.commit({"main.py": waits + model("late")})
+    setup = waits + b"from setuptools import setup\nsetup(name='slow', version='1.0')\n"
+    files = {"main.py": model("late"), "requirements.txt": b"./slow\n", "slow/setup.py": setup}
+    if step == "load":
+        files = {"main.py": waits + model("late")}
+    repo.commit(files)
     with RunningServer(tmp_path / "state") as server:
         server.add_source("models", repo)
         server.create("late", "models")
         server.client.admin.StartDeployment(deployment_pb2.StartDeploymentRequest(name="late"))
-        eventually(lambda: revisions(server, "late")[1].state == Revision.STATE_LOADING)
+        state = Revision.STATE_PROVISIONING if step == "provision" else Revision.STATE_LOADING
+        eventually(lambda: revisions(server, "late")[1].state == state)
 
         collected = collect(server)
 
         assert not collected.snapshots
         assert not collected.environments
         gate.touch()
-        assert server.wait("late", Deployment.STATE_RUNNING, Deployment.STATE_FAILED).state == Deployment.STATE_RUNNING
+        ended = server.wait("late", Deployment.STATE_RUNNING, Deployment.STATE_FAILED)
+        assert ended.state == Deployment.STATE_RUNNING, server.build_log("late")
+
+
+def test_a_pool_that_finishes_its_calls_keeps_what_it_runs_on(tmp_path: Path) -> None:
+    """Its revision is retired meanwhile, so nothing names its files and its environment."""
+    repo = Repo(tmp_path / "repo")
+    gate = shared_folder(tmp_path / "shared") / "gate"
+    wait = f"    while p and not os.path.exists({str(gate)!r}):\n        time.sleep(0.01)\n"
+    slow = f"import os, time\ndef predict(p):\n{wait}    import six\n    return 'old'\n"
+    repo.commit({"main.py": slow.encode(), "requirements.txt": b"six==1.16.0\n"})
+    with RunningServer(tmp_path / "state", kept_revisions=1) as server, ThreadPoolExecutor(1) as threads:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+        call = threads.submit(server.predict, "churn", 1)
+        eventually(lambda: server.get("churn").observed.running_calls == 1)
+        for word in ("two", "three"):
+            repo.commit({"main.py": model(word)})
+            server.update("churn", unbox=True)
+        assert 1 not in revisions(server, "churn")
+
+        assert not collect(server).environments
+        gate.touch()
+        assert call.result() == "old"
+        eventually(lambda: collect(server).environments)
 
 
 # ---- what is different
@@ -338,6 +489,21 @@ def test_only_newlines_end_a_line_of_a_diff(server: RunningServer, repo: Repo, s
     unified = diff(server, name, 2).files[0].unified_diff
     assert "-# a form feed \x0c in a line\r\n+# another" in unified
     assert "No newline" not in unified
+
+
+def test_a_diff_of_large_tables_is_given_in_time(server: RunningServer, repo: Repo, source: str, name: str) -> None:
+    rows = "".join(f"{n % 7},{n % 11}\n" for n in range(50_000))
+    repo.commit({"main.py": model("one"), "data.csv": rows.encode()})
+    server.deploy(name, source)
+    repo.commit({"main.py": model("one"), "data.csv": ("0,0\n" + rows[:-8] + "9,9\n").encode()})
+    server.update(name, unbox=True)
+
+    found = {one.path: one.unified_diff for one in diff(server, name, 2).files}
+
+    assert found["data.csv"] == (
+        "--- a/data.csv\n+++ b/data.csv\n@@ -1,4 +1,5 @@\n 0,0\n+0,0\n 1,1\n 2,2\n 3,3\n"
+        "@@ -49996,5 +49997,4 @@\n 1,0\n 2,1\n 3,2\n-4,3\n-5,4\n+9,9\n"
+    )
 
 
 def test_a_diff_with_itself_is_empty_and_can_go_backwards(server: RunningServer, two: str) -> None:

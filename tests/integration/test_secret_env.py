@@ -153,6 +153,49 @@ def test_a_failed_start_does_not_tell_the_value(
     assert not any(form.decode() in said for form in forms(SECRET))
 
 
+CUT = b"""
+import os, sys, time
+
+def predict(parameters):
+    secret, where = os.environ["DB_PASSWORD"], parameters["before"]
+    text = "." * where + secret + "y" * 10
+    if parameters["how"] == "print":
+        for piece in (text[:parameters["pieces"]], text[parameters["pieces"]:] + "z" * 100000):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+            time.sleep(0.2)
+    if parameters["how"] == "raise":
+        raise ValueError(text)
+    return len(text)
+"""
+
+
+@pytest.mark.parametrize(("how", "limit"), [("print", 8 * 1024), ("raise", 1_000), ("captured", 64 * 1024)])
+@pytest.mark.parametrize("part", [5, 14, 23])
+def test_a_secret_across_a_cut_is_not_told_by_its_halves(
+    server: RunningServer, repo: Repo, source: str, name: str, how: str, limit: int, part: int
+) -> None:
+    repo.commit({"main.py": CUT})
+    server.deploy(name, source, secret_env={"DB_PASSWORD": SECRET})
+    parameters = {"how": "print" if how == "captured" else how, "before": limit - part, "pieces": 8 * 1024 + 1}
+    said = ""
+    if how == "captured":
+        request = deployment_pb2.DebugDeploymentRequest(name=name, parameters_json=json.dumps(parameters))
+        said = server.client.admin.DebugDeployment(request).stdout
+    elif how == "print":
+        assert server.predict(name, parameters)
+        eventually(lambda: "zzz" in server.run_log(name))  # in the next piece
+        said = server.run_log(name)
+    else:
+        with pytest.raises(ModelHostError) as caught:
+            server.predict(name, parameters)
+        eventually(lambda: "ValueError" in server.run_log(name))
+        said = str(caught.value) + str(caught.value.metadata) + server.run_log(name)
+
+    assert "..." in said
+    assert not any(SECRET[start : start + 4] in said for start in range(len(SECRET) - 3))
+
+
 # ---- changes
 
 

@@ -11,7 +11,7 @@ import pytest
 from modelhost.envs.process import Cancelled, Job
 from modelhost.server.errors import Conflict, DomainError, NotFound
 from modelhost.server.sources import EntryKind, Selection, Source, TreeEntry
-from modelhost.server.sources.git import GitSource
+from modelhost.server.sources.git.source import GitSource
 from modelhost.server.sources.snapshots import Snapshot, SnapshotLimits, SnapshotStore
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Content, Executable, Link, Repo, Submodule

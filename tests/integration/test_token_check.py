@@ -138,6 +138,9 @@ async def test_a_failure_is_noted_changes_nothing_and_keeps_no_other_from_being_
     [entry] = logs
     assert (entry["log_level"], entry["data_source"], entry["reason"]) == ("info", "energy", "SOURCE_ACCESS_DENIED")
     assert (await host.expires("energy"), await host.expires("weather")) == (in_days(90), in_days(60))
+    gitlab.requests.clear()
+    await host.check.check()
+    assert len(gitlab.requests_to(SELF)) == 1, "only the one that had no answer is asked again"
 
 
 async def test_what_was_said_of_an_old_token_is_not_kept_of_the_new_one(host: Host, gitlab: GitLab) -> None:

@@ -1,8 +1,11 @@
 """Logs on disk: what was written can be read, from anywhere in it, by then or later; and the disk does not fill up."""
 
+import contextlib
 import resource
+import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +38,19 @@ def rotate(log: Log, tmp_path: Path, word: str) -> None:
     while max(tmp_path.iterdir()) == before:
         write(log, *[f"{word}-{number}-{i} " + "x" * 7000 for i in range(50)])
         number += 1
+
+
+@contextlib.contextmanager
+def disk_with_room(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 # ---- writing and reading
@@ -171,6 +187,24 @@ def test_reading_goes_on_from_one_segment_into_the_next(log: Log, tmp_path: Path
     assert ["one", *found] == texts(log)
 
 
+def test_another_server_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    log = Log(tmp_path, "run")
+    write(log, "one")
+    rotate(log, tmp_path, "two")
+    segments = sorted(tmp_path.iterdir())
+    everything = texts(log)
+
+    after = Log(tmp_path, "run")
+    write(after, "three")
+    assert sorted(tmp_path.iterdir()) == segments
+    assert texts(after) == [*everything, "three"]
+
+    rotate(after, tmp_path, "four")
+    assert len(list(tmp_path.iterdir())) == len(segments) + 1
+    assert all(path.stat().st_size <= SEGMENT_BYTES for path in tmp_path.iterdir())
+    assert texts(after)[: len(everything) + 1] == [*everything, "three"]
+
+
 # ---- crashes and full disks
 
 
@@ -195,19 +229,38 @@ def test_a_line_that_was_half_written_in_a_crash_is_passed_over_and_spoils_none_
 def test_a_full_disk_is_told_and_what_is_written_when_there_is_room_again_can_be_read(log: Log, tmp_path: Path) -> None:
     write(log, "one")
     (segment,) = tmp_path.iterdir()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size + 20, hard))  # as a disk with 20 bytes left
-        with pytest.raises(OSError, match="File too large"):
-            write(log, "lost")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with disk_with_room(segment.stat().st_size + 20), pytest.raises(OSError, match="File too large"):
+        write(log, "lost")
 
     write(log, "two")
+    write(log, "three")
 
-    assert texts(log) == ["one", "two"]
+    assert texts(log) == ["one", "two", "three"]
+
+
+def test_what_a_failed_write_left_counts_for_the_size_of_its_segment(log: Log, tmp_path: Path) -> None:
+    write(log, "one")
+    (segment,) = tmp_path.iterdir()
+    room = SEGMENT_BYTES - 10_000
+    with disk_with_room(room), pytest.raises(OSError, match="File too large"):
+        write(log, *["x" * 7000] * 594)
+    assert segment.stat().st_size == room
+
+    write(log, "y" * 7000, "z" * 7000)
+
+    assert segment.stat().st_size == room
+    assert [text[0] for text in texts(log)[-2:]] == ["y", "z"]
+
+
+def test_a_folder_that_somebody_cleared_away_is_made_again(tmp_path: Path) -> None:
+    log = Log(tmp_path / "logs", "run")
+    write(log, "one")
+    shutil.rmtree(tmp_path / "logs")
+
+    write(log, "two")
+    write(log, "three")
+
+    assert texts(log) == ["two", "three"]
 
 
 # ---- many writers, and the end
@@ -269,6 +322,8 @@ def test_a_deployments_logs_go_together_and_the_others_stay(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["u2"]
     assert texts(logs.run("u2")) == ["other"]
     assert texts(logs.run("u1")) == []
+    write(logs.run("u1"), "anew")
+    assert texts(logs.run("u1")) == ["anew"]
 
 
 def test_a_line_that_comes_after_its_log_was_removed_does_not_bring_it_back(tmp_path: Path) -> None:
@@ -288,3 +343,18 @@ def test_a_log_is_one_object_whoever_asks_for_it(tmp_path: Path) -> None:
     assert logs.run("u1") is logs.run("u1")
     assert logs.build("u1", 1) is logs.build("u1", 1)
     assert logs.build("u1", 1) is not logs.build("u1", 2)
+
+
+def test_what_is_left_of_deployments_and_revisions_that_are_gone_is_swept_at_the_start(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    for uid in ("stays", "gone"):
+        write(logs.run(uid), "run")
+        for revision in (1, 2, 12):
+            write(logs.build(uid, revision), f"build {revision}")
+
+    Logs(tmp_path).sweep({"stays": {2}, "never logged": {1}})
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jsonl")) == [
+        "stays/build-2-000001.jsonl",
+        "stays/run-000001.jsonl",
+    ]

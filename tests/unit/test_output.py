@@ -18,7 +18,7 @@ class Heard:
         self.lines: list[bytes] = []
         self.ends = 0
 
-    def __call__(self, lines: list[bytes], owner: str) -> None:
+    def __call__(self, lines: list[bytes], owner: str, cut: bool) -> None:
         self.lines += lines
         self.ends += not lines
 
@@ -129,10 +129,10 @@ def test_a_sink_that_fails_loses_its_lines_and_nobody_elses_and_is_tried_again(p
     full = threading.Event()
     full.set()
 
-    def disk(lines: list[bytes], owner: str) -> None:
+    def disk(lines: list[bytes], owner: str, cut: bool) -> None:
         if full.is_set():
             raise OSError(28, "No space left on device")
-        heard(lines, owner)
+        heard(lines, owner, cut)
 
     failing, working = pipe(pump, disk), pipe(pump, good)
     write(failing, b"lost\n" * 50_000)  # more than a pipe holds: it is being drained
@@ -205,7 +205,7 @@ def test_a_line_belongs_to_the_owner_named_last_when_it_was_written(pump: Output
     heard: list[tuple[str, bytes]] = []
     reader, writer = os.pipe()
     outputs = Outputs(pump)
-    outputs.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
+    outputs.add(os.fdopen(reader, "rb"), lambda lines, owner, _: heard.extend((owner, line) for line in lines))
 
     for number in range(200):
         outputs.belong_to(f"call-{number}")
@@ -226,7 +226,7 @@ def test_a_line_without_an_end_is_told_when_its_owner_is_done(pump: OutputPump) 
     heard: list[tuple[str, bytes]] = []
     reader, writer = os.pipe()
     outputs = Outputs(pump)
-    outputs.add(os.fdopen(reader, "rb"), lambda lines, owner: heard.extend((owner, line) for line in lines))
+    outputs.add(os.fdopen(reader, "rb"), lambda lines, owner, _: heard.extend((owner, line) for line in lines))
     outputs.belong_to("one")
     write(writer, b"no end")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhost.server.control.secret_env import masker, sealed
+from modelhost.server.control.secret_env import Masker, sealed
 from modelhost.server.errors import Conflict, reason_name
 from modelhost.server.vault import Vault
 
@@ -82,17 +82,17 @@ def test_a_fingerprint_tells_data_apart_and_depends_on_the_key(vault: Vault, tmp
     ],
 )
 def test_a_secret_is_masked_however_it_is_written(text: str) -> None:
-    masked = masker(["p&ss wörd"])(text)
+    masked = Masker(["p&ss wörd"])(text)
 
     assert "***" in masked
     assert not any(rest in masked for rest in ("p&", "p%", "cC", "rd"))
 
 
 def test_the_lines_of_a_secret_are_masked_each_and_the_longest_first() -> None:
-    mask = masker(["first line\nsecond", "first"])
+    mask = Masker(["first line\nsecond", "first"])
 
     assert mask("a first line, a second, a first") == "a ***, a ***, a ***"
-    assert masker([])("first") == "first"
+    assert Masker([])("first") == "first"
 
 
 def test_secrets_are_set_removed_and_left(vault: Vault) -> None:
@@ -104,3 +104,32 @@ def test_secrets_are_set_removed_and_left(vault: Vault) -> None:
     assert after is not None
     assert (after["A"], sorted(after)) == (before["A"], ["A", "C"])
     assert sealed(vault, {"A": "x"}, {"A": ""}) is None
+
+
+@pytest.mark.parametrize("kept", range(4, 12))
+def test_what_a_cut_leaves_of_a_secret_is_masked(kept: int) -> None:
+    secret = "s3cr3t-value"
+    mask = Masker([secret, "short"])
+
+    assert mask(f"it ends in {secret[:kept]}", cut_after=True) == "it ends in ***"
+    assert mask(f"{secret[-kept:]} it begins with", cut_before=True) == "*** it begins with"
+    assert mask(f"{secret[-kept:]} not cut {secret[:kept]}") == f"{secret[-kept:]} not cut {secret[:kept]}"
+    assert mask("nothing of it", cut_before=True, cut_after=True) == "nothing of it"
+
+
+def test_a_cut_within_a_character_hides_no_half() -> None:
+    secret = "geheimäwort-lang"
+    data = secret.encode()
+    mask = Masker([secret])
+
+    assert mask(data[:7].decode("utf-8", "replace"), cut_after=True) == "***"
+    assert mask(data[7:].decode("utf-8", "replace"), cut_before=True) == "***"
+
+
+def test_of_a_json_document_the_texts_and_the_lines_are_masked_but_no_blanks() -> None:
+    key = '{\n    "type": "x",\n    "private_key": "abc-def-ghi"\n    }'
+    mask = Masker([key])
+
+    assert mask("login with abc-def-ghi") == "login with ***"
+    assert mask('a line: "private_key": "abc-def-ghi"') == "a line: ***"
+    assert mask("    indented:\n    }") == "    indented:\n    }"

@@ -70,12 +70,19 @@ def logs(
         )
         entries = entries if last is None else deque(entries, maxlen=last)
     in_words = _run_line if kind == api.LOG_KIND_RUN else _build_line
+    found = False
     for entry in entries:
+        found = True
         if session.as_json:
             session.out.json_line(entry)
         else:
             style = "bold" if entry.stream == api.LogEntry.STREAM_SERVER else ""
             session.out.line(in_words(entry), style=style)
+    if request and not found and not follow and last != 0:
+        session.out.note(
+            f"no line of the run log belongs to request {request}; it wrote nothing, was called with --debug, or its "
+            "lines are no longer kept"
+        )
 
 
 def _likely_kind(session: Session, name: str) -> "LogKind.ValueType":

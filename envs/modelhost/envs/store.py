@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from modelhost.envs.errors import BuildFailed, Cause
-from modelhost.envs.files import open_and_measure, remove_tree
+from modelhost.envs.files import Guard, at_once, open_and_measure, remove_tree
 from modelhost.envs.locks import try_lock
 from modelhost.envs.manifest import NAME, masked, read_manifest, write_manifest
 from modelhost.envs.marked import end_marked
@@ -105,8 +105,8 @@ class EnvironmentStore:
             raise BuildFailed(f"{spec.interpreter.name} cannot be used: {spec.interpreter.problem}", Cause.INTERPRETER)
         return self._builds.run(spec.digest, lambda shared: self._build_locked(spec, files, shared), job)
 
-    def remove(self, spec_digest: str) -> bool:
-        """Remove an environment; no worker may use it. False if there is none, or if it is being built.
+    def remove(self, spec_digest: str, guard: Guard = at_once) -> bool:
+        """Remove an environment; no worker may use it. False if there is none, it is being built, or `guard` says so.
 
         Raises `OSError` where files cannot be removed; it then no longer counts as whole.
         """
@@ -114,7 +114,8 @@ class EnvironmentStore:
         with try_lock(self._lock(folder)) as held:
             if not held or not folder.exists():
                 return False
-            (folder / NAME).unlink(missing_ok=True)
+            if not guard(lambda: (folder / NAME).unlink(missing_ok=True)):
+                return False
             remove_tree(folder)
         return True
 

@@ -325,7 +325,7 @@ class ModelSettings(google.protobuf.message.Message):
 
     @property
     def secret_env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Optional, input only. Environment variables of the model whose values are secret, at least 4 characters: stored
+        """Optional, input only. Environment variables of the model whose values are secret, 4 to 8,192 characters: stored
         encrypted, never shown. In an update, those given are set, those given as "" are removed, and the others stay. A
         name cannot be in `env` as well.
         """
@@ -844,7 +844,9 @@ Global___StartDeploymentRequest: typing_extensions.TypeAlias = StartDeploymentRe
 
 @typing.final
 class StopDeploymentRequest(google.protobuf.message.Message):
-    """Asks for a deployment to be stopped: calls under way have 10 seconds to finish. Of no effect while it is STOPPING or STOPPED."""
+    """Asks for a deployment to be stopped: calls under way have 10 seconds to finish. Where an update had failed, the
+    revision that served becomes the target again. Of no effect while it is STOPPING or STOPPED.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -870,8 +872,8 @@ Global___StopDeploymentRequest: typing_extensions.TypeAlias = StopDeploymentRequ
 
 @typing.final
 class RollbackDeploymentRequest(google.protobuf.message.Message):
-    """Asks for a kept revision to be run instead of the present one: the same number, files, settings and lock, which
-    become the deployment's. While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED
+    """Asks for a kept revision to be run instead of the present one: the same number, files, settings and environment; the
+    settings become the deployment's. (An environment that was removed by hand is built anew.) While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED
     deployment is started with it. One that has failed is tried again.
     """
 
@@ -1272,7 +1274,9 @@ class FileChange(google.protobuf.message.Message):
     after_sha256: builtins.str
     """Output only. SHA-256 in the revision; empty if it is not there."""
     unified_diff: builtins.str
-    """Output only. For text of at most 256 KiB: the difference in unified format. Empty for other files."""
+    """Output only. For text of at most 256 KiB: the difference in unified format. Empty for other files, and for those that there was
+    no time for: 10 s for all of them.
+    """
     def __init__(
         self,
         *,

@@ -47,7 +47,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_DATA_SOURCE_EXISTS: _ErrorReason.ValueType  # 21
     """ALREADY_EXISTS: a data source of that name is registered."""
     ERROR_REASON_DATA_SOURCE_IN_USE: _ErrorReason.ValueType  # 22
-    """FAILED_PRECONDITION: deployments still use the data source."""
+    """FAILED_PRECONDITION: deployments, or revisions of them that are kept, still use the data source."""
     ERROR_REASON_SOURCE_UNREACHABLE: _ErrorReason.ValueType  # 23
     """UNAVAILABLE: the data source did not answer."""
     ERROR_REASON_SOURCE_ACCESS_DENIED: _ErrorReason.ValueType  # 24
@@ -182,7 +182,7 @@ ERROR_REASON_DATA_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 20
 ERROR_REASON_DATA_SOURCE_EXISTS: ErrorReason.ValueType  # 21
 """ALREADY_EXISTS: a data source of that name is registered."""
 ERROR_REASON_DATA_SOURCE_IN_USE: ErrorReason.ValueType  # 22
-"""FAILED_PRECONDITION: deployments still use the data source."""
+"""FAILED_PRECONDITION: deployments, or revisions of them that are kept, still use the data source."""
 ERROR_REASON_SOURCE_UNREACHABLE: ErrorReason.ValueType  # 23
 """UNAVAILABLE: the data source did not answer."""
 ERROR_REASON_SOURCE_ACCESS_DENIED: ErrorReason.ValueType  # 24

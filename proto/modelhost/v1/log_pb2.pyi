@@ -137,7 +137,9 @@ class ReadLogRequest(google.protobuf.message.Message):
     kind: Global___LogKind.ValueType
     """Optional. Which log; the build log by default."""
     revision: builtins.int
-    """Optional. Build log: the revision, the newest if 0. Run log: only lines of this revision."""
+    """Optional. Build log: the revision; if 0 the one that failed last, else the one that runs or is to. Run log: only
+    lines of this revision.
+    """
     request_id: builtins.str
     """Optional. Run log: only lines of this call."""
     page_size: builtins.int
@@ -198,7 +200,9 @@ class TailLogRequest(google.protobuf.message.Message):
     kind: Global___LogKind.ValueType
     """Optional. Which log; the build log by default."""
     revision: builtins.int
-    """Optional. Build log: the revision, the newest if 0. Run log: only lines of this revision."""
+    """Optional. Build log: the revision; if 0 the one that failed last, else the one that runs or is to. Run log: only
+    lines of this revision.
+    """
     last_lines: builtins.int
     """Optional. Begin with at most this many of the lines that are there: all if absent, none if 0."""
     request_id: builtins.str

@@ -259,9 +259,12 @@ class Capture(object):
         self._moved = [(1, attempt(self._move, 1)), (2, attempt(self._move, 2))]
 
     def end(self):
-        """Gives both back to the log; the first 64 KiB of what each was, as text."""
+        """Gives both back to the log; the first 64 KiB of what each was, as text, and how many bytes are left out."""
         _flush()
-        return {name: self._back(*moved) for name, moved in zip(("stdout", "stderr"), self._moved)}  # noqa: B905
+        found = {}
+        for name, moved in zip(("stdout", "stderr"), self._moved):  # noqa: B905 - 2.7 knows no strict
+            found[name], found[name + "_left_out"] = self._back(*moved)
+        return found
 
     def _move(self, number):
         path = os.path.join(_FOLDER, ".call-%d-%d" % (os.getpid(), number))
@@ -274,7 +277,7 @@ class Capture(object):
 
     def _back(self, number, moved):
         if moved is None:
-            return ""
+            return "", 0
         kept, file = moved
         os.dup2(kept, number)
         os.close(kept)
@@ -282,7 +285,7 @@ class Capture(object):
         os.lseek(file, 0, os.SEEK_SET)
         text = os.read(file, self._LIMIT).decode("utf-8", "replace")
         os.close(file)
-        return text if size <= self._LIMIT else "%s\n(%d bytes more)" % (text, size - self._LIMIT)
+        return text, max(size - self._LIMIT, 0)
 
 
 # ---- the conversation

@@ -319,9 +319,10 @@ class Capture:
     def __init__(self) -> None:
         self._moved = [self._move(1), self._move(2)]
 
-    def end(self) -> dict[str, str]:
-        """Gives both back to the log; the first 64 KiB of what each was, as text."""
-        return dict(zip(("stdout", "stderr"), map(self._back, (1, 2), self._moved), strict=True))
+    def end(self) -> dict[str, Any]:
+        """Gives both back to the log; the first 64 KiB of what each was, as text, and how many bytes are left out."""
+        (stdout, more_out), (stderr, more_err) = map(self._back, (1, 2), self._moved)
+        return {"stdout": stdout, "stdout_left_out": more_out, "stderr": stderr, "stderr_left_out": more_err}
 
     @staticmethod
     def _move(number: int) -> tuple[int, BinaryIO] | None:
@@ -332,9 +333,9 @@ class Capture:
             return None
         return kept, file
 
-    def _back(self, number: int, moved: tuple[int, BinaryIO] | None) -> str:
+    def _back(self, number: int, moved: tuple[int, BinaryIO] | None) -> tuple[str, int]:
         if moved is None:
-            return ""
+            return "", 0
         kept, file = moved
         os.dup2(kept, number)
         os.close(kept)
@@ -342,7 +343,7 @@ class Capture:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             text = file.read(self._LIMIT).decode("utf-8", "replace")
-        return text if size <= self._LIMIT else f"{text}\n({size - self._LIMIT} bytes more)"
+        return text, max(size - self._LIMIT, 0)
 
 
 # ---- the conversation

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+from collections.abc import Callable
 
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
@@ -48,6 +49,7 @@ from modelhost.server.serving.router import Router
 from modelhost.server.serving.worker import WorkerHost
 from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from modelhost.server.statedir import StateDir
+from modelhost.server.store import deployments
 from modelhost.server.store.database import Database
 from modelhost.server.store.logs import Logs
 from modelhost.server.vault import Vault
@@ -101,7 +103,7 @@ class App:
             state.environments, cache=state.cache / "packages", r_repositories=settings.r_repositories
         )
         environments.sweep()
-        logs = Logs(state.logs)
+        self._logs = logs = Logs(state.logs)
         self._stopping = asyncio.Event()
         changes = Changes()
         holds = Holds()
@@ -144,7 +146,7 @@ class App:
             vault,
             self._reconciler.poke,
             kept_revisions=settings.kept_revisions,
-            forget_logs=logs.remove_builds,
+            forget_logs=lambda uid, gone: _in_background(logs.remove_builds, uid, gone),
         )
         request_ids = RequestIds()
         mutations = Mutations(database, vault.fingerprint)
@@ -195,6 +197,8 @@ class App:
 
     async def start(self) -> None:
         """Accept calls, and carry on with the deployments that are not at rest."""
+        kept = await self._database.run(deployments.all_revision_numbers)
+        await asyncio.to_thread(self._logs.sweep, kept)
         await self._reconciler.prepare()
         await self._door.start()
         await self._reconciler.start()
@@ -219,3 +223,8 @@ class App:
         self._database.close()
         self.state.unlock()
         log.info("stopped")
+
+
+def _in_background(act: Callable[..., None], *arguments: object) -> None:
+    """Have something done on a thread that nobody waits for."""
+    asyncio.get_running_loop().run_in_executor(None, act, *arguments)

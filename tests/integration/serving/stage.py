@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from modelhost.runtimes import PYTHON_WORKER
-from modelhost.server.errors import StepFailed
+from modelhost.server.errors import DomainError, StepFailed
 from modelhost.server.serving.confinement import Confinement, Unconfined
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.pool import Pool
@@ -20,6 +22,7 @@ from modelhost.server.serving.worker import WorkerHost, WorkerSpec
 
 MODELS = Path(__file__).parents[2] / "models"
 MARK = "MODELHOST_TEST"
+LONG = 60.0  # more than anything here needs; only a hang reaches it
 T = TypeVar("T")
 
 
@@ -46,6 +49,28 @@ async def ask(pool: Pool, parameters: Any, *, within: float | None = None) -> An
     """Call the model; `within` seconds from now is the deadline."""
     deadline = None if within is None else asyncio.get_running_loop().time() + within
     return json.loads(await pool.call(json.dumps(parameters).encode(), deadline))
+
+
+async def begin(stage: "Stage", pool: Pool, word: str, gate: "Gate") -> "asyncio.Task[Any]":
+    """A call that runs in a worker, and does so until the gate opens."""
+    task = asyncio.create_task(ask(pool, {"note": word, "until": str(gate.path)}))
+    await until(lambda: word in stage.noted())
+    return task
+
+
+async def queue(pool: Pool, word: str, **options: Any) -> "asyncio.Task[Any]":
+    """A call that waits in the queue."""
+    before = pool.status.queued
+    task = asyncio.create_task(ask(pool, {"note": word}, **options))
+    await until(lambda: pool.status.queued == before + 1)
+    return task
+
+
+async def failure(call: Awaitable[Any]) -> DomainError:
+    """How the call fails."""
+    with pytest.raises(DomainError) as caught:
+        await call
+    return caught.value
 
 
 def is_running(pid: int) -> bool:
@@ -112,7 +137,7 @@ class Stage:
             prepare=prepare,
             load={"main_file": "main.py", "function": "predict", "working_dir": "", "import_paths": ()},
             on_lines=lambda _, stream, lines, owner: self.lines.extend((stream, line) for line in lines),
-            mask=lambda text: text,
+            mask=lambda text, **_: text,
             load_timeout=load_timeout,
             call_timeout=call_timeout,
             message_limit=message_limit,

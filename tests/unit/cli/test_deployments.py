@@ -233,9 +233,32 @@ class TestLogs:
         assert [line.split()[-1] for line in result.out.splitlines()] == ["two"]
         assert server.requests("GetDeployment") == []
 
+    def test_a_call_that_wrote_nothing_is_said_to_have_no_line(self, cli, churn):
+        result = cli("logs", "churn", "--request", "7c0e-2")
+        assert (result.code, result.out) == (0, "")
+        assert result.err == (
+            "note: no line of the run log belongs to request 7c0e-2; it wrote nothing, was called with --debug, or its "
+            "lines are no longer kept\n"
+        )
+
+    @pytest.mark.parametrize(
+        "flags", [["--request", "7c0e-2", "--json"], ["--request", "7c0e-1", "-n", "0"], ["--run"]]
+    )
+    def test_nothing_else_is_said_to_have_no_line(self, server, cli, churn, flags):
+        if flags == ["--run"]:
+            server.run_log.clear()
+        result = cli("logs", "churn", *flags)
+        assert (result.code, result.out, result.err) == (0, "", "")
+
     def test_a_call_can_be_followed(self, server, background, churn):
         with background("logs", "churn", "--run", "-f", "--request", "7c0e-1") as process:
             assert process.stdout.readline().endswith("  two\n")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE) == ("", "")
+
+    def test_who_follows_a_call_waits_for_its_first_line(self, server, background, churn):
+        with background("logs", "churn", "--run", "-f", "--request", "7c0e-2") as process:
+            assert server.watched.wait(PATIENCE)
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=PATIENCE) == ("", "")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from modelhost.envs.process import CommandFailed
-from modelhost.server.sources.git_errors import cause, explain, refuses_one_commit
-from modelhost.server.sources.git_place import Repository
+from modelhost.server.sources.git.errors import cause, explain, refuses_one_commit
+from modelhost.server.sources.git.place import Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 REPOSITORY = Repository("https://h/authentication failed", "https://h/model", "model")

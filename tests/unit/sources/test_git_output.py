@@ -1,7 +1,7 @@
 """What is read from what git prints."""
 
 from modelhost.server.sources import SourceRef
-from modelhost.server.sources.git_output import parse_refs
+from modelhost.server.sources.git.output import parse_refs
 
 ONE, TWO, TAG = "1" * 40, "2" * 40, "3" * 40
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelhost.server.errors import Conflict, InvalidRequest, NotFound
-from modelhost.server.sources.git import check_url
-from modelhost.server.sources.git_place import parse_url
+from modelhost.server.sources.git.place import parse_url
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Repo
 
@@ -21,7 +20,7 @@ from tests.git_repos import Repo
     ],
 )
 def test_known_forms_are_taken(url: str) -> None:
-    check_url(url)
+    parse_url(url)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def test_known_forms_are_taken(url: str) -> None:
 )
 def test_other_forms_are_refused_with_the_field_and_the_rule(url: str, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem) as refusal:
-        check_url(url, "data_source.git.url")
+        parse_url(url, "data_source.git.url")
     assert refusal.value.field == "data_source.git.url"
 
 
@@ -79,7 +78,7 @@ def test_other_forms_are_refused_with_the_field_and_the_rule(url: str, problem: 
 )
 def test_a_refusal_never_repeats_a_password(url: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        check_url(url)
+        parse_url(url)
     assert "hunter2" not in refusal.value.message.replace("scheme hunter2", "")
 
 

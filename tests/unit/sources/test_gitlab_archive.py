@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from modelhost.server.sources import EntryKind, TreeEntry
-from modelhost.server.sources.gitlab_archive import _TooLong, _Unzipped, archive_directory
-from modelhost.server.sources.gitlab_content import Damaged
+from modelhost.server.sources.gitlab.archive import _TooLong, _Unzipped, archive_directory
+from modelhost.server.sources.gitlab.content import Damaged
 
 
 def entries(*paths: str) -> list[TreeEntry]:

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from modelhost.server.errors import InvalidRequest
-from modelhost.server.sources.gitlab_place import GitLabPlace, parse_place
+from modelhost.server.sources.gitlab.place import GitLabPlace, parse_place
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,10 @@ def test_certificates_that_are_none(pem: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_place("https://gitlab.example.com", ca_certificates=pem)
     assert caught.value.field == "gitlab.ca_certificates"
+
+
+def test_checking_a_place_does_not_wait_for_python_gitlab() -> None:
+    code = "import sys, modelhost.server.control.sources, modelhost.server.sources.gitlab.place; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert set(done.stdout.split()).isdisjoint({"gitlab", "requests"})

@@ -1,6 +1,6 @@
 import pytest
 
-from modelhost.server.sources.gitlab_expiry import expiry_warning
+from modelhost.server.sources.gitlab.expiry import expiry_warning
 
 DAY = 86_400.0
 EXPIRES = 1_775_001_600.0  # 2026-04-01 00:00 UTC

@@ -5,7 +5,7 @@ from modelhost.server.api.convert import timestamp
 from modelhost.server.control.sources import GIT, GITLAB, Location
 from modelhost.server.resources import DataSource, SourceOptions
 from modelhost.server.sources import EntryKind, SourceProject, SourceRef, TreeEntry
-from modelhost.server.sources.gitlab_expiry import expiry_warning
+from modelhost.server.sources.gitlab.expiry import expiry_warning
 from modelhost.server.sources.paths import shown
 from modelhost.v1 import data_source_pb2 as pb
 

@@ -37,6 +37,18 @@ MODULE = Entry(
     _importing("import sklearn.svm", "ModuleNotFoundError: No module named 'sklearn'"),
     {"module": "sklearn", "package": "scikit-learn"},
 )
+UNKNOWN_MODULE = Entry(
+    _MODULE,
+    _LOAD,
+    "A module of an unknown package",
+    "A file of the author's own that is not deployed, or that lies in a folder that is not on the import path; a typing"
+    " error; or a package that the requirements do not name.",
+    "If it is a typing error, mend it. If {module} is a file of the model's own, deploy it (`--path PATH`) or name its"
+    " folder (`--import-path PATH`). If it is a package that you know, add it to the requirements. Then commit, and"
+    " `modelhost update NAME`.",
+    _importing("import nunpy as np", "ModuleNotFoundError: No module named 'nunpy'"),
+    {"module": "nunpy"},
+)
 MODULE_OF_PYTHON_2 = Entry(
     _MODULE,
     _LOAD,
@@ -169,7 +181,7 @@ LOADING = (
         "Deploy it with the runtime that it was written for, `modelhost update NAME --runtime python2.7`, or mend it.",
         "main.py line 1: Missing parentheses in call to 'print'. Did you mean print('x')?",
     ),
-    _ANY_MODULE, MODULE, MODULE_OF_PYTHON_2, MOVED, NAME, R_PACKAGE,
+    _ANY_MODULE, MODULE, UNKNOWN_MODULE, MODULE_OF_PYTHON_2, MOVED, NAME, R_PACKAGE,
     SHARED_OBJECT, SHARED_OBJECT_UNNAMED, PROGRAM, COMPILED_AGAINST, R_CONFLICT,
     *STORED,
     Entry(

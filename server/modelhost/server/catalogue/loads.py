@@ -5,7 +5,7 @@ import re
 from modelhost.envs.system_packages import debian_package
 from modelhost.server.catalogue import loading, stored
 from modelhost.server.catalogue.entry import Entry, Found
-from modelhost.server.catalogue.modules import distribution_of, in_full, is_of_python_2, requirement_of_moved
+from modelhost.server.catalogue.modules import distribution_of, in_full, is_known, is_of_python_2, requirement_of_moved
 
 _NO_MODULE = re.compile(r"^(?P<kind>ModuleNotFound|Import)Error: No module named '?(?P<module>[\w.]+)")
 _NO_NAME = re.compile(r"^ImportError: cannot import name '?(?P<name>\w+)'?(?: from '(?P<module>[\w.]+)')?")
@@ -90,6 +90,8 @@ def _no_module(module: str, traceback: str, *, old: bool) -> Found:
         return Found(entry, {"module": full, "requirement": requirement})
     if is_of_python_2(module) and not old:
         return Found(loading.MODULE_OF_PYTHON_2, {"module": module})
+    if not is_known(module):
+        return Found(loading.UNKNOWN_MODULE, {"module": module})
     return Found(loading.MODULE, {"module": module, "package": distribution_of(module)})
 
 

@@ -36,6 +36,20 @@ _DISTRIBUTIONS = {
     "pathlib": "pathlib2",
 }
 
+# Packages that models are made with, and that have their module's name. What is not known may be a typing error, which
+# nobody should install.
+_SAME_NAME = {
+    "arch", "attr", "bokeh", "boto3", "catboost", "chardet", "click", "cloudpickle", "cvxpy", "cvxopt",
+    "cython", "dask", "dill", "fbprophet", "fiona", "flask", "future", "gensim", "geopandas", "h5py",
+    "hmmlearn", "hyperopt", "joblib", "jsonschema", "keras", "kneed", "lifelines", "lightgbm", "lxml",
+    "matplotlib", "mlflow", "mlxtend", "mock", "networkx", "nltk", "numba", "numexpr", "numpy", "openpyxl",
+    "optuna", "ortools", "paho", "pandas", "patsy", "plotly", "pmdarima", "prophet", "psutil", "pulp",
+    "pyarrow", "pymc3", "pymongo", "pymysql", "pyodbc", "pyomo", "pyproj", "pyspark", "pytz", "pywt",
+    "rasterio", "redis", "requests", "scipy", "seaborn", "shap", "shapely", "simplejson", "six", "skopt",
+    "spacy", "sqlalchemy", "statsmodels", "sympy", "tables", "tabulate", "tensorflow", "theano", "torch",
+    "tqdm", "tsfresh", "urllib3", "xarray", "xgboost", "xlrd", "xlwt",
+}  # fmt: skip
+
 # The standard library of Python 2 that Python 3 has under other names, or not at all.
 _OF_PYTHON_2 = frozenset(
     (
@@ -117,6 +131,12 @@ _ENDS = {
 def distribution_of(module: str) -> str:
     """Return the name by which pip installs what has the module."""
     return _DISTRIBUTIONS.get(module) or _DISTRIBUTIONS.get(module.partition(".")[0], module.partition(".")[0])
+
+
+def is_known(module: str) -> bool:
+    """Whether it is known which package has the module."""
+    top = module.partition(".")[0]
+    return module in _DISTRIBUTIONS or top in _DISTRIBUTIONS or top in _SAME_NAME
 
 
 def is_of_python_2(module: str) -> bool:

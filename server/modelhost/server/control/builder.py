@@ -149,9 +149,17 @@ class Builder:
         digest = await self._database.run(lambda tx: sources.recall_fetch(tx, *key))
         snapshot = await self._intact(digest, walk) if digest else None
         if snapshot is None:
-            snapshot = await self._in_thread(walk, self._snapshots.take, source, project, commit, selection)
+
+            def take(job: Job) -> Snapshot:
+                """Take it; what was there already, and was collected before it was held, is taken again."""
+                while True:
+                    taken = self._snapshots.take(source, project, commit, selection, job)
+                    walk.hold.add(taken.digest)
+                    if held := self._snapshots.find(taken.digest):
+                        return held
+
+            snapshot = await self._in_thread(walk, take)
             taken = snapshot.digest
-            walk.hold.add(taken)
             await self._database.run(lambda tx: sources.remember_fetch(tx, *key, taken))
         size = snapshot.total_bytes
         say(f"{len(snapshot.files)} files, {size:,} bytes")

@@ -107,10 +107,14 @@ class Collector:
         return environments + [_Item(digest, False, size, made) for digest, size, made in self._snapshots.stored()]
 
     def _remove(self, items: list[_Item]) -> list[_Item]:
-        return [item for item in items if self._holds.unless_held(item.digest, item.created, partial(self._drop, item))]
+        return [item for item in items if self._removed(item)]
 
-    def _drop(self, item: _Item) -> bool:
-        if item.is_environment:
-            return self._environments.remove(item.digest)
-        self._snapshots.remove(item.digest)
-        return True
+    def _removed(self, item: _Item) -> bool:
+        guard = partial(self._holds.unless_held, item.digest, item.created)
+        try:
+            if item.is_environment:
+                return self._environments.remove(item.digest, guard)
+            return self._snapshots.remove(item.digest, guard)
+        except OSError as error:  # what is left of it is no longer whole, and the next start removes it
+            log.warning("what nothing names cannot be removed", digest=item.digest, error=str(error))
+            return False

@@ -56,7 +56,14 @@ class Debugger:
             pool, number = self._router.running(deployment.service_id)
             if number == revision.number:
                 return await _outcome(pool.debug(parameters, deadline, request_id), time.time())
-        return await self._call_one_off(deployment, revision, parameters, request_id)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._call_one_off(deployment, revision, parameters, request_id)
+        except TimeoutError:
+            raise PredictionFailed(
+                ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+                "the call's deadline passed while a worker was started for it, or while the model ran",
+            ) from None
 
     async def _call_one_off(
         self, deployment: Deployment, revision: Revision, parameters: bytes, request_id: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from modelhost.server.control import secret_env
-from modelhost.server.control.sources import Sources
+from modelhost.server.control.sources import GITLAB, Sources
 from modelhost.server.control.states import move
 from modelhost.server.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from modelhost.server.resources import (
@@ -90,7 +90,7 @@ class Deployments:
                 "a deployment {deployment} exists already; `modelhost update {deployment}` changes it",
                 deployment=deployment_id,
             )
-        self._sources.find(tx, source.data_source)
+        self._check_source(tx, source)
         sealed = self._sealed(settings, None)
         now = time.time()
         deployment = Deployment(
@@ -126,7 +126,7 @@ class Deployments:
                 deployment=current.id,
                 state=current.state.upper(),
             )
-        self._sources.find(tx, wanted.source.data_source)
+        self._check_source(tx, wanted.source)
         now = time.time()
         target = deployments.newest_revision(tx, current.uid) + 1
         updating = current.state is _D.RUNNING
@@ -175,10 +175,14 @@ class Deployments:
         return self._save(tx, wanted, time.time())
 
     def stop(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
-        """Wish it STOPPED; of no effect while it is STOPPING or STOPPED."""
+        """Wish it STOPPED; of no effect while it is STOPPING or STOPPED.
+
+        Where an update had failed, what served until now is what the next start starts.
+        """
         current = self._current(tx, deployment_id, etag)
         if current.state in (_D.STOPPING, _D.STOPPED):
             return current
+        current = as_served(tx, current)
         state = _D.STOPPED if current.state is _D.FAILED else _D.STOPPING
         return self._save(tx, move(current, state), time.time())
 
@@ -196,6 +200,16 @@ class Deployments:
             )
         return self._save(tx, move(current, _D.DELETING), time.time())
 
+    def _check_source(self, tx: Transaction, source: ModelSource) -> None:
+        """Raise `NotFound` for a data source that there is none of, `InvalidRequest` for one without a project."""
+        if self._sources.find(tx, source.data_source).kind == GITLAB and not source.project:
+            raise InvalidRequest(
+                "deployment.source.project",
+                "data source {data_source} is a GitLab: {field} is needed, a path or a number;"
+                " `modelhost source projects {data_source}` lists them",
+                data_source=source.data_source,
+            )
+
     def _sealed(self, wanted: ModelSettings, current: Mapping[str, str] | None) -> ModelSettings:
         """The settings with their secrets sealed, after those there are. Raises `InvalidRequest`."""
         secrets_then = secret_env.sealed(self._vault, current, wanted.secret_env)
@@ -210,7 +224,8 @@ class Deployments:
     def _retire(self, tx: Transaction, deployment: Deployment) -> None:
         """Forget the oldest revisions beyond the count that is kept; never the one that runs or is to."""
         old = deployments.revision_numbers(tx, deployment.uid)[self._kept_revisions :]
-        gone = [number for number in old if number not in (deployment.active, deployment.target)]
+        failed = deployment.failure.revision if deployment.failure else 0  # people look at its log
+        gone = [number for number in old if number not in (deployment.active, deployment.target, failed)]
         deployments.forget_revisions(tx, deployment.uid, gone)
         tx.after_commit(lambda: self._forget_logs(deployment.uid, gone))
 
@@ -223,6 +238,14 @@ class Deployments:
         saved = deployments.save(tx, deployment, now)
         tx.after_commit(lambda: self._poke(saved.uid))
         return saved
+
+
+def as_served(tx: Transaction, deployment: Deployment) -> Deployment:
+    """After a failed update, with the revision that serves as the wish again; else as it is."""
+    served = deployments.revision(tx, deployment.uid, deployment.active)
+    if deployment.update_state is not UpdateState.FAILED or served is None:
+        return deployment
+    return replace(deployment, target=served.number, source=served.source, settings=served.requested)
 
 
 def check_etag(etag: str, version: int, what: str) -> None:

@@ -1,18 +1,34 @@
 """What is different between two revisions: files, settings in force, packages."""
 
-import difflib
-import io
+import os
+import re
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 from modelhost.envs import EnvironmentStore
+from modelhost.server.errors import Conflict
 from modelhost.server.resources import Revision
+from modelhost.server.sources.paths import shown
 from modelhost.server.sources.snapshots import Snapshot, SnapshotFile, SnapshotStore
+from modelhost.v1.error_reason_pb2 import ErrorReason
 
 TEXT_LIMIT = 256 * 1024  # of one file, bytes
 DIFF_LIMIT = 4 * 1024 * 1024  # of all unified diffs together, characters
+DIFF_SECONDS = 10.0  # for all of them
+
+_HEADING = re.compile(r"^(@@ [^@]+ @@).*$", re.MULTILINE)  # git adds the line of the function
+_ENVIRONMENT = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,10 @@ class Differ:
         self._environments = environments
 
     def compare(self, before: Revision, after: Revision) -> Difference:
-        """Compare as far as the two were built: if one was never fetched, no files, and settings as asked for."""
+        """Compare as far as the two were built: if one was never fetched, no files, and settings as asked for.
+
+        Raises `Conflict` where what was built is lost.
+        """
         old, new = self._files(before), self._files(after)
         both_fetched = before.settings is not None and after.settings is not None
         return Difference(
@@ -63,13 +82,25 @@ class Differ:
         )
 
     def _files(self, revision: Revision) -> Snapshot | None:
-        return self._snapshots.find(revision.snapshot_digest) if revision.snapshot_digest else None
+        if not revision.snapshot_digest:
+            return None
+        return self._snapshots.find(revision.snapshot_digest) or _lost(revision, "files")
 
     def _packages(self, revision: Revision) -> dict[str, str]:
         """Packages and their versions; a line of the lock that is no `name==version` is its own name."""
-        environment = self._environments.find(revision.environment)
-        pairs = (line.partition("==") for line in (environment.lock if environment else ()))
+        environment = self._environments.find(revision.environment) or _lost(revision, "environment")
+        pairs = (line.partition("==") for line in environment.lock)
         return {name: version or "present" for name, _, version in pairs}
+
+
+def _lost(revision: Revision, what: str) -> NoReturn:
+    raise Conflict(
+        ErrorReason.ERROR_REASON_STATE_CONFLICT,
+        "the {what} of revision {revision} is not on this host any more, so nothing can be compared with it",
+        what=what,
+        revision=revision.number,
+        hint="A rollback to it, or a start, brings it back.",
+    )
 
 
 def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
@@ -85,11 +116,18 @@ def _file_diffs(before: Snapshot, after: Snapshot) -> list[FileDiff]:
     other = {file.path: file for file in after.files}
     found: list[FileDiff] = []
     left = DIFF_LIMIT
+    deadline = time.monotonic() + DIFF_SECONDS
     for path in sorted(one.keys() | other.keys()):
         old, new = one.get(path), other.get(path)
         if old and new and (old.sha256, old.kind) == (new.sha256, new.kind):
             continue
-        unified = _unified(path, _text(before.root, old), _text(after.root, new)) if left > 0 else ""
+        unified = ""
+        if any(file.link_target for file in (old, new) if file):
+            unified = _link_diff(shown(path), old, new)
+        elif left > 0 and all(file.size <= TEXT_LIMIT for file in (old, new) if file):
+            unified = _unified(
+                shown(path), before.root / path if old else None, after.root / path if new else None, deadline
+            )
         left -= len(unified)
         found.append(FileDiff(path, old.sha256 if old else "", new.sha256 if new else "", unified))
     return found
@@ -126,26 +164,26 @@ def _print(sealed: str) -> str:
     return sha256(sealed.encode()).hexdigest()[:8]
 
 
-def _text(root: Path, file: SnapshotFile | None) -> list[str] | None:
-    """A file's lines; none for one that is not there, `None` for what is no short text."""
-    if file is None:
-        return []
-    if file.link_target:
-        return [f"link to {file.link_target}\n"]
-    if file.size > TEXT_LIMIT:
-        return None
-    data = (root / file.path).read_bytes()
-    if b"\0" in data:
-        return None
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return io.StringIO(text, newline="\n").readlines()  # `splitlines` would split at form feeds, too
-
-
-def _unified(path: str, before: list[str] | None, after: list[str] | None) -> str:
-    if before is None or after is None:
+def _unified(path: str, before: Path | None, after: Path | None, deadline: float) -> str:
+    """The difference in unified format, by git, which a large file does not make slow; "" where it is no short text."""
+    command = [
+        "git", "diff", "--no-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--",
+        str(before or os.devnull), str(after or os.devnull),
+    ]  # fmt: skip
+    left = deadline - time.monotonic()
+    if left <= 0:
         return ""
-    lines = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    try:
+        done = subprocess.run(command, cwd="/", env=_ENVIRONMENT, capture_output=True, timeout=left, check=False)
+    except (subprocess.TimeoutExpired, FileNotFoundError):
+        return ""
+    _, hunk, rest = done.stdout.partition(b"\n@@")
+    if not hunk:
+        return ""
+    text = (b"@@" + rest).decode("utf-8", "replace")
+    return f"--- a/{path}\n+++ b/{path}\n" + _HEADING.sub(r"\1", text)
+
+
+def _link_diff(path: str, before: SnapshotFile | None, after: SnapshotFile | None) -> str:
+    lines = [f"{sign}link to {shown(file.link_target)}\n" for sign, file in (("-", before), ("+", after)) if file]
+    return f"--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n{''.join(lines)}"

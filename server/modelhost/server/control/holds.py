@@ -44,8 +44,10 @@ class Holds:
             self.holds.add(hold)
         return hold
 
-    def unless_held(self, digest: str, created: float, remove: Callable[[], bool]) -> bool:
-        """Call `remove` unless something needs what has the digest; false if it was not removed."""
+    def unless_held(self, digest: str, created: float, act: Callable[[], None]) -> bool:
+        """Act, quickly, unless something needs what has the digest; false if so. Nobody can begin to in between."""
         with self.lock:
-            needed = any(digest in hold.digests or created >= hold.begun for hold in self.holds)
-            return not needed and remove()
+            if any(digest in hold.digests or created >= hold.begun for hold in self.holds):
+                return False
+            act()
+        return True

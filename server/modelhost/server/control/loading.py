@@ -41,7 +41,7 @@ class Loader:
             settings,
             environment,
             secrets=secrets,
-            mask=secret_env.masker(secrets.values()),
+            mask=secret_env.Masker(secrets.values()),
             copy_files=lambda root: self._snapshots.copy_to(digest, root),
             on_lines=on_lines,
             workers=WORKERS,

@@ -8,6 +8,7 @@ is in the database, so that a new server carries on from there.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import structlog
 from modelhost.server.control import failures
 from modelhost.server.control.builder import Broken, Builder
 from modelhost.server.control.changes import Changes
+from modelhost.server.control.deployments import as_served
 from modelhost.server.control.states import advance, move, revision_to_build
 from modelhost.server.errors import StepFailed
 from modelhost.server.resources import (
@@ -111,10 +113,11 @@ class _Actor:
                     rest = await self._step()
                 except Exception:
                     self._log.exception("reconciling failed; trying again", seconds=RETRY_SECONDS)
-                    await asyncio.sleep(RETRY_SECONDS)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)
                     continue
                 if rest and not self.wake.is_set():
-                    if self._pool is None:
+                    if self._pool is None and not self._draining:
                         return
                     await self.wake.wait()
         finally:
@@ -124,11 +127,10 @@ class _Actor:
 
     async def _step(self) -> bool:
         """Do the next thing; true if there was none."""
-        deployment = await self._read()
+        deployment = await self._owner.database.run(self._read_and_supersede)
         if deployment is None:
             return True
         self._owner.introduce(deployment)
-        await self._owner.database.run(lambda tx: _supersede(tx, deployment))
         if number := revision_to_build(deployment, loaded=self._pool is not None):
             await self._bring_up(deployment, number)
             return False
@@ -151,7 +153,8 @@ class _Actor:
     async def _bring_up(self, deployment: Deployment, number: int) -> None:
         """Build a revision and route it, unless the wish changes meanwhile."""
         revision = await self._owner.database.run(lambda tx: deployments.revision(tx, deployment.uid, number))
-        assert revision is not None  # a deployment's revisions live as long as it does
+        if revision is None:  # a newer wish has come, and this one is not kept
+            return
         build = asyncio.ensure_future(
             self._owner.builder.build(
                 deployment,
@@ -236,7 +239,10 @@ class _Actor:
     async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
         """The workers of a running deployment cannot be replaced any more."""
         failure = failures.failure_of(error, deployment, revision=deployment.active, step="load", now=time.time())
-        await self._unroute(deployment, 0)
+        self._owner.router.route(deployment.service_id, None, 0)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()  # calls that an earlier revision still has are none of its business
         await self._change(
             lambda d: d.state is _D.RUNNING and d.target == deployment.target,
             lambda d: _at_rest(d, _D.FAILED, failure),
@@ -250,7 +256,11 @@ class _Actor:
         """Let a pool that was replaced finish its calls, however long they may take, without being waited for."""
         task = asyncio.ensure_future(pool.drain(pool.call_timeout))
         self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        task.add_done_callback(self._drained)
+
+    def _drained(self, task: "asyncio.Task[None]") -> None:
+        self._draining.discard(task)
+        self.wake.set()
 
     async def _end_draining(self, grace: float) -> None:
         """Give replaced pools `grace` seconds more."""
@@ -261,11 +271,31 @@ class _Actor:
             await asyncio.wait(tasks)
 
     async def _unroute(self, deployment: Deployment, grace: float) -> None:
+        """Take the deployment out of service; its calls have `grace` seconds, unless it is to be deleted."""
         self._owner.router.route(deployment.service_id, None, 0)
         pool, self._pool = self._pool, None
         if pool is not None:
-            await pool.drain(grace)
-        await self._end_draining(grace)
+            self._retire(pool)
+        if grace:
+            grace_over = asyncio.get_running_loop().time() + grace
+            while self._draining and (left := grace_over - asyncio.get_running_loop().time()) > 0:
+                waking = asyncio.ensure_future(self.wake.wait())
+                try:
+                    await asyncio.wait([waking, *self._draining], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waking.cancel()
+                self.wake.clear()
+                now = await self._read()
+                if now is None or now.state is _D.DELETING:
+                    break
+        await self._end_draining(0)
+
+    def _read_and_supersede(self, tx: Transaction) -> Deployment | None:
+        """The deployment as it is; its revisions that nobody waits for any more are ended in the same moment."""
+        deployment = deployments.by_uid(tx, self._uid)
+        if deployment is not None:
+            _supersede(tx, deployment)
+        return deployment
 
     async def _read(self) -> Deployment | None:
         return await self._owner.database.run(lambda tx: deployments.by_uid(tx, self._uid))
@@ -283,7 +313,10 @@ class _Actor:
             current = deployments.by_uid(tx, self._uid)
             if current is None or not wanted(current):
                 return
-            deployments.save(tx, change(current), time.time())
+            changed = change(current)
+            if changed.state is _D.FAILED:
+                changed = replace(changed, **_wish_of(as_served(tx, current)))
+            deployments.save(tx, changed, time.time())
             if then is not None:
                 tx.after_commit(then)
             tx.after_commit(lambda: self._owner.changes.notify(self._uid))
@@ -294,6 +327,10 @@ class _Actor:
 def _at_rest(deployment: Deployment, state: DeploymentState, failure: Failure | None) -> Deployment:
     """The deployment with nothing of it running, nor on the way."""
     return replace(move(deployment, state), active=0, update_state=UpdateState.NONE, failure=failure)
+
+
+def _wish_of(deployment: Deployment) -> dict[str, Any]:
+    return {"target": deployment.target, "source": deployment.source, "settings": deployment.settings}
 
 
 async def _abandon(build: "asyncio.Future[Pool | Broken]") -> None:
@@ -320,7 +357,10 @@ def _supersede(tx: Transaction, deployment: Deployment) -> None:
 
 
 def _all(tx: Transaction) -> list[Deployment]:
+    """Every deployment, none with a revision left over that nobody waits for."""
     found: list[Deployment] = []
     while page := deployments.page(tx, found[-1].id if found else "", 1000):
         found += page
+    for deployment in found:
+        _supersede(tx, deployment)
     return found

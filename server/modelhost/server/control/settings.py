@@ -21,6 +21,7 @@ LOAD_TIMEOUT_SECONDS = 300.0
 QUEUE_SIZE = 100
 LEAST_MEMORY = 16 * 1024 * 1024  # bytes; less than any interpreter needs
 SHORTEST_SECRET = 4  # characters; shorter ones cannot be told from what else is said
+LONGEST_SECRET = 8 * 1024  # characters; a line of the log is no longer
 
 _DEFAULTS = ModelSettings(
     requirements=(),
@@ -149,6 +150,13 @@ def check_secrets(values: Mapping[str, str] | None, prefix: str) -> None:
                 "the value of {name} has under {shortest} characters: too short to be kept out of logs",
                 name=name,
                 shortest=SHORTEST_SECRET,
+            )
+        if len(value) > LONGEST_SECRET:
+            raise InvalidRequest(
+                f"{prefix}secret_env",
+                "the value of {name} has over {longest} characters",
+                name=name,
+                longest=LONGEST_SECRET,
             )
 
 

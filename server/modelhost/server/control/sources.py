@@ -13,9 +13,9 @@ from modelhost.envs import Job
 from modelhost.server.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from modelhost.server.resources import DataSource, SourceOptions
 from modelhost.server.sources import Source, SourceReport
-from modelhost.server.sources.git import GitSource
-from modelhost.server.sources.git_place import parse_url
-from modelhost.server.sources.gitlab_place import GitLabLimits, GitLabPlace, check_token, origin, parse_place
+from modelhost.server.sources.git.place import parse_url
+from modelhost.server.sources.git.source import GitSource
+from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace, check_token, origin, parse_place
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
 from modelhost.server.vault import Vault
@@ -68,7 +68,7 @@ class Sources:
         cache = self._cache / record.uid
         if record.kind == GIT:
             return GitSource(secret or record.url, cache)
-        from modelhost.server.sources.gitlab import GitLabSource
+        from modelhost.server.sources.gitlab.source import GitLabSource
 
         options = record.options
         place = GitLabPlace(record.url, options.namespace, options.ca_certificates, options.insecure_skip_verify)
@@ -190,8 +190,9 @@ class Sources:
         if users := sources.used_by(tx, source_id, 10):
             raise Conflict(
                 ErrorReason.ERROR_REASON_DATA_SOURCE_IN_USE,
-                "data source {data_source} is used by: {deployments}",
-                hint="Delete these deployments first, or give them another source.",
+                "data source {data_source} is used by deployments, or by kept revisions of them: {deployments}",
+                hint="Delete them, or update them from another source until no revision that is kept names this one:"
+                " `modelhost show NAME --revisions` lists those.",
                 data_source=source_id,
                 deployments=", ".join(users),
             )

@@ -9,7 +9,7 @@ import structlog
 from modelhost.server.control.sources import GITLAB, Sources
 from modelhost.server.errors import DomainError, reason_name
 from modelhost.server.resources import DataSource
-from modelhost.server.sources.gitlab_expiry import expiry_warning
+from modelhost.server.sources.gitlab.expiry import expiry_warning
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database
 
@@ -38,26 +38,31 @@ class TokenCheck:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def check(self) -> None:
-        """Ask about each token that this server has not asked about for a day; a new one is asked about at once."""
+        """Ask about each token that this server has had no answer about for a day; about a new one at once."""
         found = await self._database.run(lambda tx: sources.of_kind(tx, GITLAB))
         records = {(record.uid, record.secret): record for record in found}
         self._asked = {key: at for key, at in self._asked.items() if key in records}
         for key, record in records.items():
             now = self._clock()
-            if now - self._asked.get(key, -ASK_SECONDS) >= ASK_SECONDS:
+            if now - self._asked.get(key, -ASK_SECONDS) >= ASK_SECONDS and await self._ask(record):
                 self._asked[key] = now
-                await self._ask(record)
 
-    async def _ask(self, record: DataSource) -> None:
-        expires = record.options.token_expires
+    async def _ask(self, record: DataSource) -> bool:
+        """Ask; false if there was no answer."""
+        expires, answered = record.options.token_expires, True
         try:
             expires = (await self._sources.test(record)).token_expires
         except DomainError as error:
+            answered = False
             log.info(
                 "cannot ask when a token expires",
                 data_source=record.id,
                 reason=reason_name(error.reason),
                 message=error.message,
             )
+        except Exception:
+            answered = False
+            log.exception("asking when a token expires failed", data_source=record.id)
         if warning := expiry_warning(expires, self._clock()):
             log.warning("a data source needs a new token", data_source=record.id, warning=warning)
+        return answered

@@ -1,14 +1,34 @@
 """What a worker answered, where that is no result, as errors of the product."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 from modelhost.server.catalogue import of_load_failure
 from modelhost.server.errors import PredictionFailed, StepFailed
 from modelhost.server.serving.link import Header
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
-# Takes the model's secrets out of a text.
-Mask = Callable[[str], str]
+MESSAGE_CHARACTERS = 1_000  # to which the worker cuts messages and names; see PROTOCOL.md
+TRACEBACK_CHARACTERS = 16_000
+
+
+class Mask(Protocol):
+    """Takes the model's secrets out of a text, and what is left of them where it was cut."""
+
+    def __call__(self, text: str, *, cut_before: bool = False, cut_after: bool = False) -> str:
+        """Return the text without them."""
+
+
+def message_of(header: Header, field: str, mask: Mask, default: str = "") -> str:
+    """A message or a name that a worker sent, without secrets."""
+    text = str(header.get(field, default))
+    return mask(text, cut_after=len(text) >= MESSAGE_CHARACTERS)
+
+
+def traceback_of(header: Header, mask: Mask) -> str:
+    """The traceback that a worker sent, without secrets."""
+    text = str(header.get("traceback", ""))
+    return mask(text, cut_before=len(text) >= TRACEBACK_CHARACTERS)
+
 
 _LOAD_REASONS = {
     "main_file_not_found": ErrorReason.ERROR_REASON_MAIN_FILE_NOT_FOUND,
@@ -37,8 +57,8 @@ def start_failure(error: Exception, load_timeout: float) -> StepFailed:
 def load_failure(header: Header, mask: Mask) -> StepFailed:
     """LOAD was answered with `load_failed`: the reason is the worker's, or a finer one that its text tells of."""
     reason = _LOAD_REASONS.get(str(header.get("reason")), ErrorReason.ERROR_REASON_IMPORT_FAILED)
-    message = mask(str(header.get("message", "the worker could not load the model")))
-    traceback = mask(str(header.get("traceback", "")))
+    message = message_of(header, "message", mask, "the worker could not load the model")
+    traceback = traceback_of(header, mask)
     found = of_load_failure(message, traceback) if reason in _GENERAL else None
     if found:
         return StepFailed(found.entry.reason, "{cause}", hint=found.hint, details=traceback, cause=message)
@@ -47,8 +67,8 @@ def load_failure(header: Header, mask: Mask) -> StepFailed:
 
 def call_failure(header: Header, mask: Mask) -> PredictionFailed:
     """A call was answered with `failed`."""
-    values = {"exception": mask(str(header.get("exception", ""))), "text": mask(str(header.get("message", "")))}
-    traceback = mask(str(header.get("traceback", "")))
+    values = {"exception": message_of(header, "exception", mask), "text": message_of(header, "message", mask)}
+    traceback = traceback_of(header, mask)
     match header.get("reason"):
         case "parameters_invalid":
             reason, template = ErrorReason.ERROR_REASON_PARAMETERS_INVALID, "{text}"

@@ -38,10 +38,17 @@ class Debugged:
         return cls(
             result=body,
             failure=call_failure(header, mask) if header.get("type") == "failed" else None,
-            stdout=mask(str(header.get("stdout", ""))),
-            stderr=mask(str(header.get("stderr", ""))),
+            stdout=_written(header, "stdout", mask),
+            stderr=_written(header, "stderr", mask),
             queue=max(sent - asked, 0),
             send=max(started - sent, 0),
             run=max(ended - started, 0),
             receive=max(now - ended, 0),
         )
+
+
+def _written(header: Header, stream: str, mask: Mask) -> str:
+    """What a call wrote, and how much of it there is not."""
+    left_out = int(header.get(f"{stream}_left_out") or 0)
+    text = mask(str(header.get(stream, "")), cut_after=left_out > 0)
+    return f"{text}\n({left_out} bytes more)" if left_out else text

@@ -19,5 +19,11 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         if not task.cancelled():
             task.exception()  # seen: what the caller is told is that it was cancelled
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del (
+                cancelled,
+                task,
+            )  # else the error's traceback would hold itself, and the result, until they are collected
     return task.result()

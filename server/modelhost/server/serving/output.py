@@ -17,8 +17,9 @@ import structlog
 READ_BYTES = 65536
 LINE_LIMIT = 8 * 1024
 
-# Gets the lines that were read, without their ends, and whose they are; an empty list once, at the end.
-Sink = Callable[[list[bytes], str], None]
+# Gets the lines that were read, without their ends, whose they are, and whether the last is only a piece of a line; an
+# empty list once, at the end.
+Sink = Callable[[list[bytes], str, bool], None]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -110,11 +111,12 @@ class Pipe:
                 self._end_line()
                 self._rest_owner = whose
             *lines, self._rest = (self._rest + data).split(b"\n")
-            if len(self._rest) > LINE_LIMIT:
+            forced = len(self._rest) > LINE_LIMIT
+            if forced:
                 lines.append(self._rest)
                 self._rest = b""
             if lines:
-                self._tell(lines)
+                self._tell(lines, cut=forced)
 
     def finish(self) -> None:
         """Say that it has ended."""
@@ -125,12 +127,12 @@ class Pipe:
     def _end_line(self) -> None:
         if self._rest:
             rest, self._rest = self._rest, b""
-            self._tell([rest])
+            self._tell([rest], cut=True)
 
-    def _tell(self, lines: list[bytes]) -> None:
+    def _tell(self, lines: list[bytes], *, cut: bool = False) -> None:
         """A sink that fails (a full disk) loses its lines; all pipes go on being drained."""
         try:
-            self._sink(lines, self._rest_owner)
+            self._sink(lines, self._rest_owner, cut)
         except Exception as error:
             if not self._deaf:
                 log.warning("output of a worker is lost", error=f"{type(error).__name__}: {error}")

@@ -53,6 +53,14 @@ class Process:
         self.exited.set_result(self._popen.wait())
 
 
+def _discard(popen: subprocess.Popen[bytes]) -> None:
+    """End a process that nobody wants any more, and close its pipes now, not when they are collected."""
+    end_group(popen)
+    for pipe in (popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
 def describe_exit(code: int) -> str:
     """How a process ended, for people."""
     if code >= 0:
@@ -103,7 +111,7 @@ class Spawner:
             process = Process(popen)
         except (asyncio.CancelledError, OSError):
             if started.exception() is None:
-                await finish(asyncio.to_thread(end_group, started.result()))
+                await finish(asyncio.to_thread(_discard, started.result()))
             raise
         assert popen.stdout is not None
         assert popen.stderr is not None

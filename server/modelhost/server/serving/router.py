@@ -40,13 +40,11 @@ class Router:
             service.pool = None
             self.changed(service)
 
-    def route(self, service_id: str, pool: Pool | None, revision: int) -> Pool | None:
-        """Send the service's calls to `pool` from now on; returns the pool that had them."""
+    def route(self, service_id: str, pool: Pool | None, revision: int) -> None:
+        """Send the service's calls to `pool` from now on."""
         service = self._services[service_id]
-        before = service.pool
         service.pool, service.revision = pool, revision
         self.changed(service)
-        return before
 
     def find(self, name: str) -> Service:
         """The service of that service id or deployment id. Raises `NotFound` SERVICE_NOT_FOUND."""

@@ -402,9 +402,16 @@ class Worker:
 
     def _drain(self, stdout: IO[bytes], stderr: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
+        was_cut = dict.fromkeys(("stdout", "stderr"), False)
 
-        def sink(stream: str, lines: list[bytes], request_id: str) -> None:
-            text = [self._spec.mask(line.decode("utf-8", "replace").rstrip("\r")) for line in lines]
+        def sink(stream: str, lines: list[bytes], request_id: str, cut: bool) -> None:
+            text = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+            last = len(text) - 1
+            text = [
+                self._spec.mask(line, cut_before=was_cut[stream] and not number, cut_after=cut and number == last)
+                for number, line in enumerate(text)
+            ]
+            was_cut[stream] = cut
             if stream == "stderr":
                 self._tail.extend(text)
                 if not lines:

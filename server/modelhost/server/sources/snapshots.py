@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelhost.envs.files import Guard, at_once
 from modelhost.envs.process import Job
 from modelhost.server.errors import Conflict
 from modelhost.server.sources import EntryKind, Selection, Source, TreeEntry
@@ -99,9 +100,12 @@ class SnapshotStore:
         """Digest, bytes and time of making of every snapshot."""
         found = []
         for home in self._root.glob("[0-9a-f]" * 64):
-            with contextlib.suppress(OSError, ValueError):
-                size = sum(file.size for file in self.read_manifest(home.name))
-                found.append((home.name, size, (home / "manifest.json").stat().st_mtime))
+            with contextlib.suppress(OSError):
+                try:
+                    size = sum(file.size for file in self.read_manifest(home.name))
+                except ValueError:  # damaged
+                    size = 0
+                found.append((home.name, size, home.stat().st_mtime))
         return found
 
     def read_manifest(self, digest: str) -> tuple[SnapshotFile, ...]:
@@ -149,12 +153,16 @@ class SnapshotStore:
             shutil.rmtree(destination, ignore_errors=True)
             raise
 
-    def remove(self, digest: str) -> None:
-        """Delete a snapshot, at once for everybody else; nothing happens if it is not there."""
+    def remove(self, digest: str, guard: Guard = at_once) -> bool:
+        """Delete a snapshot, at once for everybody else; false if it is not there, or if `guard` says so."""
         aside = self._root / f"{TEMPORARY}{uuid.uuid4().hex}"
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._home(digest), aside)
-            shutil.rmtree(aside)
+        try:
+            if not guard(lambda: os.rename(self._home(digest), aside)):
+                return False
+        except FileNotFoundError:
+            return False
+        shutil.rmtree(aside)
+        return True
 
     def sweep(self) -> None:
         """Delete what was left by a server that was killed. To be called at start, before anything is taken."""

@@ -5,7 +5,7 @@ slip into it, and none of its own is acknowledged before all of it is on disk.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -44,7 +44,7 @@ class Transaction:
     def insert(self, table: str, **columns: Value) -> None:
         """Insert a row."""
         names = ", ".join(f'"{name}"' for name in columns)
-        self.execute(f"INSERT INTO {table} ({names}) VALUES ({_marks(columns)})", *columns.values())
+        self.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", *columns.values())
 
     @property
     def changed(self) -> int:
@@ -54,10 +54,6 @@ class Transaction:
     def after_commit(self, act: Callable[[], None]) -> None:
         """Have `act` called on the event loop once this transaction is on disk; not at all if it is rolled back."""
         self.committed.append(act)
-
-
-def _marks(values: Sequence[object] | dict[str, Value]) -> str:
-    return ", ".join("?" for _ in values)
 
 
 class Database:

@@ -193,6 +193,14 @@ def unfinished(tx: Transaction, uid: str, but: tuple[int, ...]) -> list[Revision
     return [decode_row(Revision, REVISION_COLUMNS, row) for row in rows]
 
 
+def all_revision_numbers(tx: Transaction) -> dict[str, set[int]]:
+    """Numbers of the kept revisions of every deployment, by its uid."""
+    found: dict[str, set[int]] = {}
+    for uid, number in tx.execute("SELECT deployment_uid, number FROM revisions"):
+        found.setdefault(str(uid), set()).add(int(str(number)))
+    return found
+
+
 def named_digests(tx: Transaction) -> tuple[set[str], set[str]]:
     """Digests of all snapshots, and of all environments' specs, that a kept revision names."""
     rows = list(tx.execute("SELECT snapshot_digest, environment FROM revisions"))

@@ -8,9 +8,10 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Log:
         self._directory = directory
         self._name = name
         self._lock = threading.Lock()
-        self._whole = False  # whether the last line is known to have its end
+        self._end: Position | None = None  # where the next line goes, if all before it is known to be whole
         self._closed = False
 
     def append(self, *entries: LogEntry) -> None:
@@ -61,13 +62,17 @@ class Log:
         with self._lock:
             if self._closed:
                 return
-            path = self._segment_for(len(data))
-            with path.open("ab") as file:
-                if not self._whole and _ends_within_line(path):
+            known, end = self._end is not None, self._end or self._find_end()
+            self._end = None
+            if end.offset and end.offset + len(data) > SEGMENT_BYTES:
+                self._make_room()
+                end = Position(end.segment + 1)
+            with self._open(end.segment) as file:
+                if not known and _ends_within_line(self._path(end.segment)):
                     data = b"\n" + data
-                self._whole = False
                 file.write(data)
-            self._whole = True
+                size = file.tell()
+            self._end = Position(end.segment, size)
 
     def close(self) -> None:
         """Take no more lines: whoever still has some comes too late."""
@@ -114,15 +119,26 @@ class Log:
                     found.append((int(number), Path(entry.path)))
         return sorted(found)
 
-    def _segment_for(self, size: int) -> Path:
+    def _path(self, segment: int) -> Path:
+        return self._directory / f"{self._name}-{segment:06}.jsonl"
+
+    def _open(self, segment: int) -> BinaryIO:
+        path = self._path(segment)
+        try:
+            return path.open("ab")
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return path.open("ab")
+
+    def _find_end(self) -> Position:
         segments = self._segments()
-        number = segments[-1][0] if segments else 1
-        if segments and segments[-1][1].stat().st_size + size > SEGMENT_BYTES:
-            number += 1
-            for _, path in segments[: max(len(segments) + 1 - SEGMENTS_KEPT, 0)]:
-                path.unlink()
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._directory / f"{self._name}-{number:06}.jsonl"
+        return Position(segments[-1][0], segments[-1][1].stat().st_size) if segments else Position(1)
+
+    def _make_room(self) -> None:
+        """Delete what is too old once there is one segment more."""
+        segments = self._segments()
+        for _, path in segments[: max(len(segments) + 1 - SEGMENTS_KEPT, 0)]:
+            path.unlink()
 
 
 class Logs:
@@ -147,6 +163,18 @@ class Logs:
                 log.close()
             for path in (self._root / deployment_uid).glob(f"build-{number}-*.jsonl"):
                 path.unlink(missing_ok=True)
+
+    def sweep(self, kept: Mapping[str, set[int]]) -> None:
+        """Delete what is left of deployments and revisions that are gone; for the start. `kept` has those there are."""
+        with contextlib.suppress(FileNotFoundError):
+            for folder in self._root.iterdir():
+                if folder.name not in kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                built = {path.name.split("-")[1] for path in folder.glob("build-*-*.jsonl")}
+                self.remove_builds(
+                    folder.name, [int(n) for n in built if n.isdigit() and int(n) not in kept[folder.name]]
+                )
 
     def remove(self, deployment_uid: str) -> None:
         """Delete all logs of a deployment."""

@@ -75,8 +75,12 @@ def delete(tx: Transaction, source_id: str) -> None:
 
 
 def used_by(tx: Transaction, source_id: str, limit: int) -> list[str]:
-    """Ids of at most `limit` deployments that use the data source."""
-    rows = tx.execute("SELECT id FROM deployments WHERE data_source = ? ORDER BY id LIMIT ?", source_id, limit)
+    """Ids of at most `limit` deployments that use the data source, now or in a revision that is kept."""
+    rows = tx.execute(
+        "SELECT id FROM deployments WHERE data_source = ? OR uid IN"
+        " (SELECT deployment_uid FROM revisions WHERE json_extract(source, '$.data_source') = ?) ORDER BY id LIMIT ?",
+        source_id, source_id, limit,
+    )  # fmt: skip
     return [str(row[0]) for row in rows]
 
 

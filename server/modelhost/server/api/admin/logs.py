@@ -8,7 +8,7 @@ from modelhost.server.api import convert, names, paging
 from modelhost.server.api.call import Call
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.errors import InvalidRequest
-from modelhost.server.resources import Deployment
+from modelhost.server.resources import Deployment, DeploymentState, UpdateState
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database, Transaction
 from modelhost.server.store.logs import Log, LogEntry, Logs, Position
@@ -76,7 +76,7 @@ class LogMethods:
             deployment = self._commands.find(tx, deployment_id)
             if number:
                 self._commands.find_revision(tx, deployment, number)
-            return deployment, number or deployments.newest_revision(tx, deployment.uid)
+            return deployment, number or _built_last(deployment)
 
         return await self._database.run(find)
 
@@ -84,6 +84,12 @@ class LogMethods:
         if kind == pb.LOG_KIND_RUN:
             return self._logs.run(deployment.uid)
         return self._logs.build(deployment.uid, revision)
+
+
+def _built_last(deployment: Deployment) -> int:
+    """The revision whose build people ask about: the one that failed last, else the one that runs or is to."""
+    failed = deployment.state is DeploymentState.FAILED or deployment.update_state is UpdateState.FAILED
+    return deployment.failure.revision if failed and deployment.failure else deployment.target
 
 
 def _check_filter(kind: "pb.LogKind.ValueType", request_id: str) -> None:

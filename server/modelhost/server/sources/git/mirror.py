@@ -17,9 +17,9 @@ from pathlib import Path
 
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import NotFound
-from modelhost.server.sources.git_command import SHA256_DIGITS, Git, reach
-from modelhost.server.sources.git_errors import explain, refuses_one_commit, unexplained
-from modelhost.server.sources.git_place import Repository
+from modelhost.server.sources.git.command import SHA256_DIGITS, Git, reach
+from modelhost.server.sources.git.errors import explain, refuses_one_commit, unexplained
+from modelhost.server.sources.git.place import Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 LOCK_POLL_SECONDS = 0.05

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from modelhost.server.errors import InvalidRequest
-from modelhost.server.sources.git_place import MAX_URL_CHARACTERS, check_host
+from modelhost.server.sources.git.place import MAX_URL_CHARACTERS, check_host
 from modelhost.server.sources.paths import check_relative
 
 MAX_TOKEN_CHARACTERS = 1_000

@@ -23,8 +23,8 @@ from requests.utils import requote_uri, resolve_proxies
 
 from modelhost.envs.process import Job
 from modelhost.server.sources import PIECE_BYTES
-from modelhost.server.sources.gitlab_place import GitLabLimits, GitLabPlace, origin, tls_context
-from modelhost.server.sources.gitlab_waiting import interruptible, pause
+from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace, origin, tls_context
+from modelhost.server.sources.gitlab.waiting import interruptible, pause
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BYTES = 64 * 1024

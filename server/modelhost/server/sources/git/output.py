@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from modelhost.envs.process import CommandFailed
 from modelhost.server.sources import EntryKind, SourceRef, TreeEntry
-from modelhost.server.sources.git_command import SHA256_DIGITS, GitStream
+from modelhost.server.sources.git.command import SHA256_DIGITS, GitStream
 from modelhost.server.sources.lfs_pointer import is_lfs_pointer
 from modelhost.server.sources.paths import refused
 

@@ -6,7 +6,7 @@ import pytest
 
 from modelhost.envs.process import Job
 from modelhost.server.errors import InvalidRequest, NotFound
-from modelhost.server.sources.git import GitSource
+from modelhost.server.sources.git.source import GitSource
 from tests.git_repos import Executable, Link, Repo, Submodule
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"1" * 64 + b"\nsize 5\n"

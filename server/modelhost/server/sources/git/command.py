@@ -18,7 +18,7 @@ from pathlib import Path
 from modelhost.envs.process import POLL_SECONDS, CommandFailed, Job, end_group
 from modelhost.server.errors import Unavailable
 from modelhost.server.sources import PIECE_BYTES
-from modelhost.server.sources.git_place import Credentials, Repository
+from modelhost.server.sources.git.place import Credentials, Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PASSED_ON = (

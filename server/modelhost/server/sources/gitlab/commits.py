@@ -13,10 +13,10 @@ import requests
 
 from modelhost.server.errors import Conflict, DomainError, NotFound
 from modelhost.server.sources import EntryKind, FileContent, SourceRef, TreeEntry
-from modelhost.server.sources.git_command import SHA256_DIGITS
-from modelhost.server.sources.gitlab_client import PAGE, Client, Item, encoded
-from modelhost.server.sources.gitlab_errors import FAILURES, NotGitLab
-from modelhost.server.sources.gitlab_projects import Project
+from modelhost.server.sources.git.command import SHA256_DIGITS
+from modelhost.server.sources.gitlab.client import PAGE, Client, Item, encoded
+from modelhost.server.sources.gitlab.errors import FAILURES, NotGitLab
+from modelhost.server.sources.gitlab.projects import Project
 from modelhost.server.sources.paths import near, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

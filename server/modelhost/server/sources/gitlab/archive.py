@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Self, cast
 
 from modelhost.server.sources import PIECE_BYTES, TreeEntry
-from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_content import Damaged, Spool, check_size, retry_or_raise
-from modelhost.server.sources.gitlab_errors import FAILURES
-from modelhost.server.sources.gitlab_projects import Project
+from modelhost.server.sources.gitlab.client import Client
+from modelhost.server.sources.gitlab.content import Damaged, Spool, check_size, retry_or_raise
+from modelhost.server.sources.gitlab.errors import FAILURES
+from modelhost.server.sources.gitlab.projects import Project
 
 FROM_FILES = 5
 """An archive for fewer files is more work than the files: GitLab makes it first, and lets nobody have many."""

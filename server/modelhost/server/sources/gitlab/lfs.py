@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from modelhost.server.errors import DomainError
-from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_content import Damaged, Stream
-from modelhost.server.sources.gitlab_errors import NotGitLab
-from modelhost.server.sources.gitlab_projects import Project
+from modelhost.server.sources.gitlab.client import Client
+from modelhost.server.sources.gitlab.content import Damaged, Stream
+from modelhost.server.sources.gitlab.errors import NotGitLab
+from modelhost.server.sources.gitlab.projects import Project
 from modelhost.server.sources.lfs_pointer import LfsPointer
 from modelhost.server.sources.paths import refused
 

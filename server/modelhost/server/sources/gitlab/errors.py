@@ -20,9 +20,9 @@ import requests
 from gitlab.exceptions import GitlabError
 
 from modelhost.server.errors import Conflict, DomainError, Unavailable
-from modelhost.server.sources.gitlab_expiry import date_of
-from modelhost.server.sources.gitlab_place import GitLabLimits, GitLabPlace
-from modelhost.server.sources.gitlab_transport import AskedToWait, Elsewhere, TooMuch, causes
+from modelhost.server.sources.gitlab.expiry import date_of
+from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace
+from modelhost.server.sources.gitlab.transport import AskedToWait, Elsewhere, TooMuch, causes
 from modelhost.server.sources.paths import shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

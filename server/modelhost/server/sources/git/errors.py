@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from modelhost.envs.process import CommandFailed
 from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
-from modelhost.server.sources.git_place import Repository
+from modelhost.server.sources.git.place import Repository
 from modelhost.server.sources.paths import shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

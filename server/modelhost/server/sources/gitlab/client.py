@@ -15,8 +15,8 @@ from gitlab.exceptions import GitlabHttpError
 
 from modelhost.envs.process import Job
 from modelhost.server.errors import DomainError
-from modelhost.server.sources.gitlab_errors import FAILURES, Circumstances, NotGitLab, explain, explain_status
-from modelhost.server.sources.gitlab_transport import Body, Elsewhere, NoCredentials, Transport, close
+from modelhost.server.sources.gitlab.errors import FAILURES, Circumstances, NotGitLab, explain, explain_status
+from modelhost.server.sources.gitlab.transport import Body, Elsewhere, NoCredentials, Transport, close
 
 _MOVED_PROJECT = re.compile(r"/api/v4/projects/(\d+)(?:\?|$)")
 _NUMBERED_PROJECT = re.compile(r"/projects/\d+")

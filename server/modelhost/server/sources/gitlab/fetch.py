@@ -8,12 +8,12 @@ from pathlib import Path
 
 from modelhost.server.errors import NotFound
 from modelhost.server.sources import EntryKind, TreeEntry
-from modelhost.server.sources.gitlab_archive import archive_directory, take_archive
-from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_commits import hash_of
-from modelhost.server.sources.gitlab_content import Measured, Pieces, Spool, Stream, check_size, steady
-from modelhost.server.sources.gitlab_lfs import open_lfs
-from modelhost.server.sources.gitlab_projects import Project
+from modelhost.server.sources.gitlab.archive import archive_directory, take_archive
+from modelhost.server.sources.gitlab.client import Client
+from modelhost.server.sources.gitlab.commits import hash_of
+from modelhost.server.sources.gitlab.content import Measured, Pieces, Spool, Stream, check_size, steady
+from modelhost.server.sources.gitlab.lfs import open_lfs
+from modelhost.server.sources.gitlab.projects import Project
 from modelhost.server.sources.lfs_pointer import MAX_POINTER_BYTES, LfsPointer, parse_lfs_pointer
 from modelhost.server.sources.paths import refused, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason

@@ -11,10 +11,10 @@ import requests
 
 from modelhost.server.errors import Conflict, DomainError, Unavailable
 from modelhost.server.sources import PIECE_BYTES
-from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_commits import hash_of
-from modelhost.server.sources.gitlab_errors import FAILURES
-from modelhost.server.sources.gitlab_waiting import TookTooLong, pause
+from modelhost.server.sources.gitlab.client import Client
+from modelhost.server.sources.gitlab.commits import hash_of
+from modelhost.server.sources.gitlab.errors import FAILURES
+from modelhost.server.sources.gitlab.waiting import TookTooLong, pause
 from modelhost.server.sources.paths import shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from modelhost.server.errors import Conflict, Unavailable
 from modelhost.server.sources import SourceReport
-from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_expiry import expiry_warning
-from modelhost.server.sources.gitlab_projects import Project, find_project, projects_path
+from modelhost.server.sources.gitlab.client import Client
+from modelhost.server.sources.gitlab.expiry import expiry_warning
+from modelhost.server.sources.gitlab.projects import Project, find_project, projects_path
 from modelhost.server.sources.paths import shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

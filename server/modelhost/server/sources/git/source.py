@@ -1,14 +1,4 @@
-"""Git repositories as a source, through the git command.
-
-    git.py           what a `Source` does (this file)
-    git_mirror.py    the local copy that commits are read from
-    git_command.py   running git, hardened
-    git_output.py    what git prints
-    git_place.py     which URLs there may be
-    git_errors.py    what a failure means
-
-Nothing of a repository is ever checked out: entries are listed and blobs are read, so no attribute or filter applies.
-"""
+"""What a `Source` does, for Git repositories."""
 
 import collections
 import hashlib
@@ -20,11 +10,11 @@ from typing import TypeVar
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
 from modelhost.server.sources import FileContent, ProjectPage, SourceProject, SourceRef, SourceReport, TreeEntry
-from modelhost.server.sources.git_command import NO_REPOSITORY, SHA256_DIGITS, Git, reach
-from modelhost.server.sources.git_errors import cause, explain, unexplained
-from modelhost.server.sources.git_mirror import LOCAL_TIMEOUT_SECONDS, Mirror
-from modelhost.server.sources.git_output import MAX_RECORD_BYTES, parse_entry, parse_refs, read_blob
-from modelhost.server.sources.git_place import Repository, parse_url, repositories_below
+from modelhost.server.sources.git.command import NO_REPOSITORY, SHA256_DIGITS, Git, reach
+from modelhost.server.sources.git.errors import cause, explain, unexplained
+from modelhost.server.sources.git.mirror import LOCAL_TIMEOUT_SECONDS, Mirror
+from modelhost.server.sources.git.output import MAX_RECORD_BYTES, parse_entry, parse_refs, read_blob
+from modelhost.server.sources.git.place import Repository, parse_url, repositories_below
 from modelhost.server.sources.paths import check_relative, near, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -34,11 +24,6 @@ SHA1_DIGITS = 40
 
 _HASH = re.compile(r"[0-9a-f]{4,64}")
 T = TypeVar("T")
-
-
-def check_url(url: str, field: str = "url") -> None:
-    """Raise `InvalidRequest`, naming `field`, unless `url` is a URL or an absolute path that `GitSource` takes."""
-    parse_url(url, field)
 
 
 class GitSource:

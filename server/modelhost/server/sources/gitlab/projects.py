@@ -11,7 +11,7 @@ from datetime import datetime
 
 from modelhost.server.errors import InvalidRequest, NotFound
 from modelhost.server.sources import ProjectPage, SourceProject
-from modelhost.server.sources.gitlab_client import PAGE, Client, Item, encoded
+from modelhost.server.sources.gitlab.client import PAGE, Client, Item, encoded
 from modelhost.server.sources.paths import check_relative, near, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

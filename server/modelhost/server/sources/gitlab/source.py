@@ -1,34 +1,17 @@
-"""A GitLab as a source, through its API.
-
-    gitlab.py             what a `Source` does (this file)
-    gitlab_access.py        whether it can be used: the server, the token, the namespace
-    gitlab_expiry.py          until when
-    gitlab_projects.py      finding and listing projects
-    gitlab_commits.py       refs, commits, trees, single files
-    gitlab_fetch.py         the bytes of many files: by
-      gitlab_archive.py       archive,
-      gitlab_lfs.py           Git LFS,
-      gitlab_content.py       and checked against their hashes
-    gitlab_client.py        python-gitlab: questions and answers
-    gitlab_transport.py     HTTP within limits; gitlab_waiting.py makes it end when the job does
-    gitlab_errors.py        what a failure means
-    gitlab_place.py         where it is, and the limits
-
-The token is in the requests' headers and in the memory of these objects, and nowhere else.
-"""
+"""What a `Source` does, for a GitLab."""
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from modelhost.envs.process import Job
 from modelhost.server.sources import FileContent, ProjectPage, SourceRef, SourceReport, TreeEntry
-from modelhost.server.sources.gitlab_access import test_access
-from modelhost.server.sources.gitlab_client import Client
-from modelhost.server.sources.gitlab_commits import list_refs, read_file, read_tree, resolve_ref
-from modelhost.server.sources.gitlab_errors import Circumstances
-from modelhost.server.sources.gitlab_fetch import Fetch
-from modelhost.server.sources.gitlab_place import GitLabLimits, GitLabPlace, check_token
-from modelhost.server.sources.gitlab_projects import Project, find_project, list_projects
+from modelhost.server.sources.gitlab.access import test_access
+from modelhost.server.sources.gitlab.client import Client
+from modelhost.server.sources.gitlab.commits import list_refs, read_file, read_tree, resolve_ref
+from modelhost.server.sources.gitlab.errors import Circumstances
+from modelhost.server.sources.gitlab.fetch import Fetch
+from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace, check_token
+from modelhost.server.sources.gitlab.projects import Project, find_project, list_projects
 from modelhost.server.sources.paths import check_relative
 
 

@@ -300,6 +300,7 @@ def test_takes_of_one_commit_at_once_are_one_snapshot(
     repo: Repo, source: GitSource, store: SnapshotStore, tmp_path: Path
 ) -> None:
     commit = repo.commit(FILES)
+    source.tree("", commit, Job())  # it is fetched: who waits to fetch it too would wait for the others to have read it
     meeting = threading.Barrier(4)
     taken: list[Snapshot] = []
 

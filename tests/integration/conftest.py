@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.git_repos import Repo
+from tests.revisions import model
 from tests.running import RunningServer, shared_folder
 
 
@@ -38,4 +39,15 @@ def name(request: pytest.FixtureRequest) -> str:
 def source(server: RunningServer, repo: Repo, name: str) -> str:
     """A data source that is the test's own repository."""
     server.add_source(name, repo)
+    return name
+
+
+@pytest.fixture
+def two(server: RunningServer, repo: Repo, source: str, name: str) -> str:
+    """A deployment that runs its second revision."""
+    repo.commit({"main.py": model("one")})
+    server.deploy(name, source, env={"WORD": "first"})
+    repo.commit({"main.py": model("two")})
+    server.update(name, ref="main", env={"WORD": "second"})
+    assert server.predict(name, 0) == "two"
     return name

@@ -13,6 +13,7 @@ from typing import NoReturn
 from modelhost.envs import EnvironmentStore
 from modelhost.server.errors import Conflict
 from modelhost.server.resources import Revision
+from modelhost.server.sources.git.command import ENVIRONMENT
 from modelhost.server.sources.paths import shown
 from modelhost.server.sources.snapshots import Snapshot, SnapshotFile, SnapshotStore
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -22,13 +23,6 @@ DIFF_LIMIT = 4 * 1024 * 1024  # of all unified diffs together, characters
 DIFF_SECONDS = 10.0  # for all of them
 
 _HEADING = re.compile(r"^(@@ [^@]+ @@).*$", re.MULTILINE)  # git adds the line of the function
-_ENVIRONMENT = {
-    "PATH": os.environ.get("PATH", os.defpath),
-    "LC_ALL": "C",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_ATTR_NOSYSTEM": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,14 @@ def _unified(path: str, before: Path | None, after: Path | None, deadline: float
     if left <= 0:
         return ""
     try:
-        done = subprocess.run(command, cwd="/", env=_ENVIRONMENT, capture_output=True, timeout=left, check=False)
+        done = subprocess.run(
+            command,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), **ENVIRONMENT},
+            capture_output=True,
+            timeout=left,
+            check=False,
+        )
     except (subprocess.TimeoutExpired, FileNotFoundError):
         return ""
     _, hunk, rest = done.stdout.partition(b"\n@@")

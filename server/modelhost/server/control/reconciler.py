@@ -123,7 +123,7 @@ class _Actor:
         finally:
             if self._pool is not None:
                 await self._pool.drain(STOP_GRACE_SECONDS)
-            await self._end_draining(0)
+            await self._end_draining()
 
     async def _step(self) -> bool:
         """Do the next thing; true if there was none."""
@@ -137,7 +137,7 @@ class _Actor:
         match deployment.state:
             case _D.STOPPING:
                 await self._unroute(deployment, STOP_GRACE_SECONDS)
-                await self._change(lambda d: d.state is _D.STOPPING, lambda d: _at_rest(d, _D.STOPPED, d.failure))
+                await self._change(lambda d: d.state is _D.STOPPING, lambda _, d: _at_rest(d, _D.STOPPED, d.failure))
             case _D.DELETING:
                 await self._unroute(deployment, 0)
                 self._owner.router.remove(deployment.service_id)
@@ -205,7 +205,7 @@ class _Actor:
             self._owner.router.route(deployment.service_id, pool, number)
             self._log.info("revision is served", deployment=deployment.id, revision=number)
 
-        def activate(current: Deployment) -> Deployment:
+        def activate(_: Transaction, current: Deployment) -> Deployment:
             updating = current.update_state is UpdateState.IN_PROGRESS
             running = current if current.state is _D.RUNNING else move(current, _D.RUNNING)
             return replace(
@@ -226,12 +226,12 @@ class _Actor:
                 self._retire(before)
 
     async def _failed(self, deployment: Deployment, number: int, broken: Broken) -> None:
-        def fail(current: Deployment) -> Deployment:
+        def fail(tx: Transaction, current: Deployment) -> Deployment:
             if self._pool is not None:  # an update: what runs goes on
                 return replace(current, update_state=UpdateState.FAILED, failure=broken.failure)
             if current.update_state is UpdateState.IN_PROGRESS and number != current.target:
                 return replace(current, active=0, failure=broken.failure)  # the target may be what mends it
-            return _at_rest(current, _D.FAILED, broken.failure)
+            return _at_rest(as_served(tx, current), _D.FAILED, broken.failure)
 
         await self._change(lambda d: self._wants(d, number), fail)
         self._log.warning("revision failed", deployment=deployment.id, revision=number, reason=broken.failure.reason)
@@ -245,7 +245,7 @@ class _Actor:
             await pool.close()  # calls that an earlier revision still has are none of its business
         await self._change(
             lambda d: d.state is _D.RUNNING and d.target == deployment.target,
-            lambda d: _at_rest(d, _D.FAILED, failure),
+            lambda tx, d: _at_rest(as_served(tx, d), _D.FAILED, failure),
         )
 
     def _seen(self, deployment: Deployment) -> None:
@@ -262,10 +262,10 @@ class _Actor:
         self._draining.discard(task)
         self.wake.set()
 
-    async def _end_draining(self, grace: float) -> None:
-        """Give replaced pools `grace` seconds more."""
+    async def _end_draining(self) -> None:
+        """Close the pools that still have calls to finish."""
         if tasks := set(self._draining):
-            await asyncio.wait(tasks, timeout=grace)
+            await asyncio.sleep(0)  # one that has not begun to drain would not be closed when it is cancelled
             for task in tasks:
                 task.cancel()  # closes the pool
             await asyncio.wait(tasks)
@@ -288,7 +288,7 @@ class _Actor:
                 now = await self._read()
                 if now is None or now.state is _D.DELETING:
                     break
-        await self._end_draining(0)
+        await self._end_draining()
 
     def _read_and_supersede(self, tx: Transaction) -> Deployment | None:
         """The deployment as it is; its revisions that nobody waits for any more are ended in the same moment."""
@@ -303,7 +303,7 @@ class _Actor:
     async def _change(
         self,
         wanted: Callable[[Deployment], bool],
-        change: Callable[[Deployment], Deployment],
+        change: Callable[[Transaction, Deployment], Deployment],
         *,
         then: Callable[[], None] | None = None,
     ) -> None:
@@ -313,10 +313,7 @@ class _Actor:
             current = deployments.by_uid(tx, self._uid)
             if current is None or not wanted(current):
                 return
-            changed = change(current)
-            if changed.state is _D.FAILED:
-                changed = replace(changed, **_wish_of(as_served(tx, current)))
-            deployments.save(tx, changed, time.time())
+            deployments.save(tx, change(tx, current), time.time())
             if then is not None:
                 tx.after_commit(then)
             tx.after_commit(lambda: self._owner.changes.notify(self._uid))
@@ -327,10 +324,6 @@ class _Actor:
 def _at_rest(deployment: Deployment, state: DeploymentState, failure: Failure | None) -> Deployment:
     """The deployment with nothing of it running, nor on the way."""
     return replace(move(deployment, state), active=0, update_state=UpdateState.NONE, failure=failure)
-
-
-def _wish_of(deployment: Deployment) -> dict[str, Any]:
-    return {"target": deployment.target, "source": deployment.source, "settings": deployment.settings}
 
 
 async def _abandon(build: "asyncio.Future[Pool | Broken]") -> None:
@@ -361,6 +354,8 @@ def _all(tx: Transaction) -> list[Deployment]:
     found: list[Deployment] = []
     while page := deployments.page(tx, found[-1].id if found else "", 1000):
         found += page
+    unfinished = deployments.with_unfinished(tx)
     for deployment in found:
-        _supersede(tx, deployment)
+        if deployment.uid in unfinished:
+            _supersede(tx, deployment)
     return found

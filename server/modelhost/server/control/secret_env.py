@@ -21,7 +21,7 @@ def sealed(vault: Vault, current: Mapping[str, str] | None, given: Mapping[str, 
 
 
 def opened(vault: Vault, secrets: Mapping[str, str] | None) -> dict[str, str]:
-    """Names and values. Raises `VaultLocked`."""
+    """Names and values. Raises `Conflict` SECRET_UNREADABLE."""
     return {name: vault.open(text, _purpose(name)) for name, text in (secrets or {}).items()}
 
 

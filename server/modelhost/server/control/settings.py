@@ -138,7 +138,7 @@ def check(settings: ModelSettings, prefix: str) -> None:
         for name in ("parameters_json", "expected_json"):
             text = getattr(settings.test_call, name)
             if text or name == "parameters_json":
-                _check_json(text, f"{prefix}test_call.{name}")
+                check_json(text, f"{prefix}test_call.{name}")
 
 
 def check_secrets(values: Mapping[str, str] | None, prefix: str) -> None:
@@ -173,7 +173,8 @@ def check_path(path: str, field: str) -> None:
     check_relative(path, field)
 
 
-def _check_json(text: str, field: str) -> None:
+def check_json(text: str, field: str) -> None:
+    """Raise `InvalidRequest` unless the text is JSON."""
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -193,6 +193,13 @@ def unfinished(tx: Transaction, uid: str, but: tuple[int, ...]) -> list[Revision
     return [decode_row(Revision, REVISION_COLUMNS, row) for row in rows]
 
 
+def with_unfinished(tx: Transaction) -> set[str]:
+    """Uids of the deployments that have revisions whose build has not ended."""
+    ended = [state for state in RevisionState if state.is_terminal]
+    rows = tx.execute(f"SELECT DISTINCT deployment_uid FROM revisions WHERE state NOT IN ({_marks(ended)})", *ended)
+    return {str(row[0]) for row in rows}
+
+
 def all_revision_numbers(tx: Transaction) -> dict[str, set[int]]:
     """Numbers of the kept revisions of every deployment, by its uid."""
     found: dict[str, set[int]] = {}

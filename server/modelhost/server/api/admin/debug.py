@@ -1,6 +1,6 @@
 """Debug: one call of a model with everything that helps to understand it."""
 
-import json
+import asyncio
 import time
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from modelhost.server.api import convert, names
 from modelhost.server.api.call import Call
 from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.control import failures
+from modelhost.server.control import settings as settings_rules
 from modelhost.server.control.debugger import Debugger
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.errors import DomainError, InvalidRequest, PredictionFailed, StepFailed
@@ -37,7 +38,7 @@ class DebugMethods:
     async def debug_deployment(self, call: Call, request: pb.DebugDeploymentRequest) -> pb.DebugDeploymentResponse:
         """Call a model once."""
         deployment_id = names.parse(request.name, names.DEPLOYMENTS)
-        _check(request)
+        await asyncio.to_thread(_check, request)  # parameters may be large
 
         def find(tx: Transaction) -> tuple[Deployment, Revision]:
             deployment = self._commands.find(tx, deployment_id)
@@ -81,10 +82,7 @@ def _failure(error: DomainError | None, deployment: Deployment, number: int) -> 
 def _check(request: pb.DebugDeploymentRequest) -> None:
     if request.revision < 0:
         raise InvalidRequest("revision", "{field} must be the number of a revision, or 0")
-    try:
-        json.loads(request.parameters_json)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("parameters_json", "{field} is not JSON: {error}", error=error) from None
+    settings_rules.check_json(request.parameters_json, "parameters_json")
 
 
 def _duration(seconds: float) -> Duration:

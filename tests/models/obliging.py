@@ -1,6 +1,7 @@
 """Behaves. Says what ran, and waits where it is told to, so that tests can see and steer it.
 
-Parameters: {"note": a word for the file NOTES, "until": a path to wait for, "sleep": seconds, "print": what to print}.
+Parameters: {"note": a word for the file NOTES, "until": a path to wait for, "sleep": seconds, "print": what to print,
+"env": a variable to answer with}.
 """
 import os
 import sys
@@ -17,4 +18,7 @@ def predict(parameters):
     if "print" in parameters:
         sys.stdout.write(parameters["print"])
         sys.stdout.flush()
-    return {"pid": os.getpid(), "note": parameters.get("note")}
+    answer = {"pid": os.getpid(), "note": parameters.get("note")}
+    if "env" in parameters:
+        answer["env"] = os.environ.get(parameters["env"])
+    return answer

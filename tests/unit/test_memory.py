@@ -14,34 +14,58 @@ GIB = 2**30
 
 def test_what_fits_is_taken_and_what_does_not_is_refused_with_the_numbers() -> None:
     budget = MemoryBudget(8 * GIB)
-    budget.take(5 * GIB)
+    budget.share(GIB).hold(5)
+    share = budget.share(2 * GIB)
 
     with pytest.raises(StepFailed) as caught:
-        budget.take(4 * GIB)
+        share.hold(2)
 
     assert caught.value.reason == ErrorReason.ERROR_REASON_MEMORY_NOT_AVAILABLE
     for number in ("may use 4 GiB", "host's 8 GiB", "may use 5 GiB", "3 GiB are left"):
         assert number in caught.value.message
-    budget.take(3 * GIB)
+    share.hold(1)
 
 
 def test_what_is_given_back_is_there_for_others_once() -> None:
     budget = MemoryBudget(GIB)
-    give_back = budget.take(GIB)
+    share = budget.share(GIB)
+    share.hold(1)
 
-    give_back()
-    give_back()
+    share.hold(0)
+    share.hold(0)
 
-    budget.take(GIB)
+    budget.share(GIB).hold(1)
     with pytest.raises(StepFailed):
-        budget.take(1)
+        budget.share(1).hold(1)
+
+
+def test_who_is_refused_more_keeps_what_there_is() -> None:
+    budget = MemoryBudget(3 * GIB)
+    share = budget.share(GIB)
+    share.hold(2)
+
+    with pytest.raises(StepFailed, match="may use 4 GiB"):
+        share.hold(4)
+
+    budget.share(GIB).hold(1)
+    with pytest.raises(StepFailed):
+        share.hold(3)
+
+
+def test_some_can_be_given_back_where_less_is_there_than_is_declared() -> None:
+    budget = MemoryBudget(3 * GIB)
+    share = budget.share(GIB)
+    share.hold(3)
+    budget.total = GIB
+
+    share.hold(2)
 
 
 def test_who_declares_nothing_is_never_refused() -> None:
     budget = MemoryBudget(GIB)
-    budget.take(GIB)
+    budget.share(GIB).hold(1)
 
-    budget.take(0)
+    budget.share(0).hold(64)
 
 
 def test_a_host_has_no_more_memory_than_its_hardware() -> None:

@@ -37,6 +37,8 @@ call_timeout = 5
 load_timeout = 7.5
 queue_size = 9
 memory = "1.5GiB"
+recycle_after_calls = 5000
+recycle_memory = "1GiB"
 
 [test]
 parameters = {x = [1, 2.5, "three", true]}
@@ -80,6 +82,8 @@ def test_without_anything_said_a_python_model_is_main_py_with_predict(tmp_path: 
         load_timeout=300.0,
         queue_size=100,
         memory=0,
+        recycle_calls=0,
+        recycle_memory=0,
         test_call=None,
     )
 
@@ -106,6 +110,8 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         load_timeout=7.5,
         queue_size=9,
         memory=3 * 2**29,
+        recycle_calls=5000,
+        recycle_memory=2**30,
         test_call=TestCall('{"x":[1,2.5,"three",true]}', "6"),
     )
 
@@ -125,6 +131,8 @@ REQUESTED = ModelSettings(
     load_timeout=2.0,
     queue_size=3,
     memory=2**30,
+    recycle_calls=7,
+    recycle_memory=2**29,
     test_call=TestCall("[]", "[]"),
     secret_env={"PASSWORD": "v1:sealed"},
 )
@@ -222,6 +230,9 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("[limits]\nmemory = 1000", ["limits.memory", "at least 16777216 bytes, not 1000"]),
         ("[limits]\nmemory = '2 gigs'", ["'2 gigs' is no size", "2GiB"]),
         ("[limits]\nmemory = 1.5", ["limits.memory"]),
+        ("[limits]\nrecycle_memory = 1000", ["limits.recycle_memory", "at least 16777216 bytes, not 1000"]),
+        ("[limits]\nmemory = '1GiB'\nrecycle_memory = '1GiB'", ["limits.recycle_memory", "never gets to"]),
+        ("[limits]\nrecycle_after_calls = -1", ["limits.recycle_after_calls", "0 or more, not -1"]),
         ("[limits]\nqueue_size = 10001", ["limits.queue_size", "not 10001"]),
         ('main_file = "../main.py"', ["main_file"]),
         ('main_file = "/etc/passwd"', ["main_file"]),
@@ -261,6 +272,8 @@ def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
         (ModelSettings(call_timeout=-1), "s.limits.call_timeout"),
         (ModelSettings(queue_size=0), "s.limits.queue_size"),
         (ModelSettings(memory=-1), "s.limits.memory_bytes"),
+        (ModelSettings(recycle_memory=-1), "s.limits.recycle_memory_bytes"),
+        (ModelSettings(recycle_calls=-1), "s.limits.recycle_after_calls"),
         (ModelSettings(test_call=TestCall("{")), "s.test_call.parameters_json"),
         (ModelSettings(test_call=TestCall("1", "{")), "s.test_call.expected_json"),
         (ModelSettings(env={"MODELHOST_X": ""}), "s.env"),

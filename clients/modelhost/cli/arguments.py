@@ -19,6 +19,10 @@ Project = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only how it ends; where it fails, the last lines.")]
 Description = Annotated[str | None, typer.Option(help="What people should know about it.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", help="How many workers serve it side by side; 1 at first.", min=1, max=64),
+]
 ValidateOnly = Annotated[
     bool,
     typer.Option("--validate-only", help="Change nothing, only check; also that project, ref and paths are there."),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from modelhost.cli import api, modelfile
-from modelhost.cli.arguments import Description, NoWait, Quiet, ValidateOnly
+from modelhost.cli.arguments import Description, NoWait, Quiet, ValidateOnly, Workers
 from modelhost.cli.bring_up import bring_up, finish
 from modelhost.cli.connection import Session
 from modelhost.cli.errors import usage
@@ -31,6 +31,7 @@ def deploy(
     *,
     name: Annotated[str | None, typer.Option(help="What to call it; else as modelhost.toml says.")] = None,
     description: Description = None,
+    workers: Workers = None,
     no_start: Annotated[bool, typer.Option("--no-start", help="Only create or change it.")] = False,
     no_wait: NoWait = False,
     validate_only: ValidateOnly = False,
@@ -60,7 +61,7 @@ def deploy(
     wanted = _with_file(session, model_dir, file, source)
     if not name or not wanted.source:
         raise _incomplete(model_dir, file, name)
-    wish = api.Deployment(name=f"deployments/{name}", description=description or "")
+    wish = api.Deployment(name=f"deployments/{name}", description=description or "", workers=workers or 0)
     wish.source.CopyFrom(wanted.given()[0])
     wish.settings.CopyFrom(settings.given()[0])
     deployment, done = _create_or_update(session, name, wish, validate_only=validate_only)
@@ -123,6 +124,11 @@ def _create_or_update(
     ]
     if dropped:
         session.out.note(f"was set before and is not set now: {', '.join(dropped)}; `modelhost update` would keep it")
-    paths = ["source", "settings", *(["description"] if wish.description else [])]
+    paths = [
+        "source",
+        "settings",
+        *(["description"] if wish.description else []),
+        *(["workers"] if wish.workers else []),
+    ]
     change = api.UpdateDeploymentRequest(deployment=wish, update_mask=mask_of(paths), validate_only=validate_only)
     return session.admin.UpdateDeployment(change), "updated"

@@ -93,6 +93,8 @@ def revision_rows(revision: "api.Revision") -> list[tuple[str, Cell]]:
         ("load timeout", elapsed(limits.load_timeout.ToSeconds()) if limits.HasField("load_timeout") else ""),
         ("queue size", str(limits.queue_size or "")),
         ("memory", size(limits.memory_bytes) if limits.memory_bytes else ""),
+        ("exchanged after calls", str(limits.recycle_after_calls or "")),
+        ("exchanged at", size(limits.recycle_memory_bytes) if limits.recycle_memory_bytes else ""),
         ("environment", revision.environment_digest),
     ]
 

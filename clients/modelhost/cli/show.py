@@ -99,7 +99,8 @@ def _show_deployment(session: Session, name: str) -> None:
         session.out.document(api.WatchDeploymentResponse(deployment=deployment, revision=revision))
         return
     observed = deployment.observed
-    workers = f"{observed.live_workers} live, {observed.restarts} restarts since the server started"
+    starting = f" of {deployment.workers}, {observed.starting_workers} starting" if observed.starting_workers else ""
+    workers = f"{observed.live_workers} live{starting}, {observed.restarts} restarts since it was loaded"
     calls = f"{observed.running_calls} running, {observed.queued_calls} waiting"
     is_running = deployment.state == api.Deployment.STATE_RUNNING
     session.out.details(
@@ -110,7 +111,7 @@ def _show_deployment(session: Session, name: str) -> None:
             ("service", short(deployment.service)),
             *revision_rows(revision),
             ("source", source_words(revision.source if number else deployment.source, revision.commit)),
-            ("workers", workers if is_running else ""),
+            ("workers", workers if is_running else str(deployment.workers)),
             ("calls", calls if is_running else ""),
             ("created", moment(deployment.create_time)),
             ("changed", moment(deployment.update_time)),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from modelhost.cli import api, variables
-from modelhost.cli.arguments import DeploymentName, Description, NoWait, Quiet, ValidateOnly
+from modelhost.cli.arguments import DeploymentName, Description, NoWait, Quiet, ValidateOnly, Workers
 from modelhost.cli.bring_up import bring_up, finish
 from modelhost.cli.connection import Session
 from modelhost.cli.errors import usage
@@ -25,6 +25,7 @@ def update(
     name: DeploymentName,
     *,
     description: Description = None,
+    workers: Workers = None,
     reset: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,6 +74,9 @@ def update(
     if description is not None:
         wish.description = description
         paths.append("description")
+    if workers is not None:
+        wish.workers = workers
+        paths.append("workers")
     if not paths:
         wish.source.CopyFrom(before.source)
         paths.append("source")

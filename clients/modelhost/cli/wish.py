@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SOURCE = "Where its files come from"
 _SETTINGS = "How it is run (else as modelhost.toml among its files says)"
 _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_LIMITS = ("call_timeout", "load_timeout", "queue_size", "memory", "recycle_after_calls", "recycle_memory")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "": 1}
 
 
@@ -117,6 +118,16 @@ class SettingsFlags:
     queue_size: Annotated[
         int | None, _setting("--queue-size", "N", "How many calls may wait for a worker; 100 by default.")
     ] = None
+    recycle_after_calls: Annotated[
+        int | None,
+        _setting(
+            "--recycle-after-calls", "N", "Exchange a worker for a fresh one after so many calls; never by default."
+        ),
+    ] = None
+    recycle_memory: Annotated[
+        str | None,
+        _setting("--recycle-memory", "SIZE", "Exchange a worker for a fresh one when it uses so much memory: 1GiB."),
+    ] = None
     memory: Annotated[
         str | None, _setting("--memory", "SIZE", "How much memory a worker may use: 512MiB, 2GiB; no limit by default.")
     ] = None
@@ -146,11 +157,17 @@ class SettingsFlags:
         if self.memory is not None:
             settings.limits.memory_bytes = byte_count(self.memory, "--memory")
             paths.append("limits.memory_bytes")
+        if self.recycle_after_calls is not None:
+            settings.limits.recycle_after_calls = self.recycle_after_calls
+            paths.append("limits.recycle_after_calls")
+        if self.recycle_memory is not None:
+            settings.limits.recycle_memory_bytes = byte_count(self.recycle_memory, "--recycle-memory")
+            paths.append("limits.recycle_memory_bytes")
         return settings, paths
 
     def _set_plain(self, settings: "api.ModelSettings") -> Iterator[str]:
         names = {"requirement": "requirements", "import_path": "import_paths"}
-        others = {"env", "secret_env", "text", "call_timeout", "load_timeout", "queue_size", "memory"}
+        others = {"env", "secret_env", "text", *_LIMITS}
         for field in fields(self):
             value = getattr(self, field.name)
             name = names.get(field.name, field.name)

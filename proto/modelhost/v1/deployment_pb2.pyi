@@ -100,6 +100,7 @@ class Deployment(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
     SETTINGS_FIELD_NUMBER: builtins.int
+    WORKERS_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     SERVICE_FIELD_NUMBER: builtins.int
     ACTIVE_REVISION_FIELD_NUMBER: builtins.int
@@ -117,6 +118,10 @@ class Deployment(google.protobuf.message.Message):
     """Output only. Unique for all time, unlike the name, which can be used again after a delete."""
     description: builtins.str
     """Optional. What people should know about it, at most 500 characters."""
+    workers: builtins.int
+    """Optional. How many workers serve it side by side, each with one call at a time; 1 if 0, at most 64. A change of it
+    alone makes no revision: workers are started, or let go after their calls, while the others serve.
+    """
     state: Global___Deployment.State.ValueType
     """Output only. Where it stands."""
     service: builtins.str
@@ -165,6 +170,7 @@ class Deployment(google.protobuf.message.Message):
         description: builtins.str = ...,
         source: Global___ModelSource | None = ...,
         settings: Global___ModelSettings | None = ...,
+        workers: builtins.int = ...,
         state: Global___Deployment.State.ValueType = ...,
         service: builtins.str = ...,
         active_revision: builtins.int = ...,
@@ -178,7 +184,7 @@ class Deployment(google.protobuf.message.Message):
         etag: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "observed", b"observed", "settings", b"settings", "source", b"source", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_revision", b"active_revision", "create_time", b"create_time", "description", b"description", "etag", b"etag", "failure", b"failure", "name", b"name", "observed", b"observed", "routes", b"routes", "service", b"service", "settings", b"settings", "source", b"source", "state", b"state", "target_revision", b"target_revision", "uid", b"uid", "update_state", b"update_state", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_revision", b"active_revision", "create_time", b"create_time", "description", b"description", "etag", b"etag", "failure", b"failure", "name", b"name", "observed", b"observed", "routes", b"routes", "service", b"service", "settings", b"settings", "source", b"source", "state", b"state", "target_revision", b"target_revision", "uid", b"uid", "update_state", b"update_state", "update_time", b"update_time", "workers", b"workers"]) -> None: ...
 
 Global___Deployment: typing_extensions.TypeAlias = Deployment
 
@@ -376,11 +382,19 @@ class Limits(google.protobuf.message.Message):
     LOAD_TIMEOUT_FIELD_NUMBER: builtins.int
     QUEUE_SIZE_FIELD_NUMBER: builtins.int
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    RECYCLE_AFTER_CALLS_FIELD_NUMBER: builtins.int
+    RECYCLE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     queue_size: builtins.int
     """Optional. How many calls may wait for a worker; 100 by default, at most 10,000."""
     memory_bytes: builtins.int
     """Optional. How much memory a worker and what it starts may use together, in bytes; no limit by default. What is over
     it is ended. Deployments whose memory does not fit the host beside that of the others are refused.
+    """
+    recycle_after_calls: builtins.int
+    """Optional. After how many calls a worker is exchanged for a fresh one, without a failed call; never by default."""
+    recycle_memory_bytes: builtins.int
+    """Optional. How much memory, in bytes, a worker may use before it is exchanged for a fresh one, without a failed call:
+    for models that leak. Less than `memory_bytes`; never by default.
     """
     @property
     def call_timeout(self) -> google.protobuf.duration_pb2.Duration:
@@ -397,9 +411,11 @@ class Limits(google.protobuf.message.Message):
         load_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         queue_size: builtins.int = ...,
         memory_bytes: builtins.int = ...,
+        recycle_after_calls: builtins.int = ...,
+        recycle_memory_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["call_timeout", b"call_timeout", "load_timeout", b"load_timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["call_timeout", b"call_timeout", "load_timeout", b"load_timeout", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["call_timeout", b"call_timeout", "load_timeout", b"load_timeout", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "recycle_after_calls", b"recycle_after_calls", "recycle_memory_bytes", b"recycle_memory_bytes"]) -> None: ...
 
 Global___Limits: typing_extensions.TypeAlias = Limits
 
@@ -500,6 +516,7 @@ class Observed(google.protobuf.message.Message):
     QUEUED_CALLS_FIELD_NUMBER: builtins.int
     RUNNING_CALLS_FIELD_NUMBER: builtins.int
     RESTARTS_FIELD_NUMBER: builtins.int
+    STARTING_WORKERS_FIELD_NUMBER: builtins.int
     live_workers: builtins.int
     """Output only. Workers that have loaded the model and are alive."""
     queued_calls: builtins.int
@@ -508,6 +525,8 @@ class Observed(google.protobuf.message.Message):
     """Output only. Calls that run."""
     restarts: builtins.int
     """Output only. Workers of the active revision that died or were ended and were replaced, since it was last loaded."""
+    starting_workers: builtins.int
+    """Output only. Workers that are loading the model, or wait for their next attempt to."""
     def __init__(
         self,
         *,
@@ -515,8 +534,9 @@ class Observed(google.protobuf.message.Message):
         queued_calls: builtins.int = ...,
         running_calls: builtins.int = ...,
         restarts: builtins.int = ...,
+        starting_workers: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["live_workers", b"live_workers", "queued_calls", b"queued_calls", "restarts", b"restarts", "running_calls", b"running_calls"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["live_workers", b"live_workers", "queued_calls", b"queued_calls", "restarts", b"restarts", "running_calls", b"running_calls", "starting_workers", b"starting_workers"]) -> None: ...
 
 Global___Observed: typing_extensions.TypeAlias = Observed
 
@@ -797,7 +817,7 @@ class UpdateDeploymentRequest(google.protobuf.message.Message):
 
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
-        """Optional. What to change: `description`, `source`, `source.ref`, `settings`, `settings.function` …; if empty,
+        """Optional. What to change: `description`, `workers`, `source.ref`, `settings`, `settings.function` …; if empty,
         every field that is set; if none is, the same is built anew. `*` is not supported.
         """
 

@@ -42,11 +42,11 @@ from modelhost.server.control.sources import Sources
 from modelhost.server.control.token_check import TokenCheck
 from modelhost.server.doors.grpcio import GrpcioDoor
 from modelhost.server.serving.confinement import end_users_of
+from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.isolation import Isolation, establish
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
 from modelhost.server.serving.router import Router
-from modelhost.server.serving.worker import WorkerHost
 from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from modelhost.server.statedir import StateDir
 from modelhost.server.store import deployments
@@ -118,7 +118,14 @@ class App:
         )
         self._token_check = TokenCheck(database, sources)
         self._runtimes = runtimes = Runtimes(settings.interpreters)
-        self._host = host = WorkerHost(state.workers, self._spawner, self._output, state.marker, isolation.confinement)
+        self._host = host = WorkerHost(
+            state.workers,
+            self._spawner,
+            self._output,
+            state.marker,
+            isolation.confinement,
+            concurrent_loads=settings.concurrent_loads,
+        )
         loader = Loader(snapshots, logs, vault, settings.message_limit)
         debugger = Debugger(
             router=router, snapshots=snapshots, environments=environments, holds=holds, host=host, loader=loader

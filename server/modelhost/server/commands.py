@@ -18,6 +18,7 @@ from modelhost.server.config import (
     DEFAULT_BUILDS,
     DEFAULT_KEPT_REVISIONS,
     DEFAULT_LISTEN,
+    DEFAULT_LOADS,
     DEFAULT_MESSAGE_LIMIT,
     DEFAULT_SNAPSHOT_LIMIT,
     DEFAULT_WORKER_UIDS,
@@ -68,6 +69,14 @@ def serve(
     concurrent_builds: Annotated[
         int, typer.Option(help="How many deployments are fetched and built at once.", min=1)
     ] = DEFAULT_BUILDS,
+    concurrent_loads: Annotated[
+        int,
+        typer.Option(
+            help="How many workers load a model at once when deployments are started; more are patient.",
+            min=1,
+            show_default="as many as the host has cores",
+        ),
+    ] = DEFAULT_LOADS,
     keep_revisions: Annotated[
         int,
         typer.Option(
@@ -119,6 +128,7 @@ def serve(
             interpreters=tuple(interpreter or ()),
             r_repositories=tuple(r_repository or DEFAULT_R_REPOSITORIES),
             concurrent_builds=concurrent_builds,
+            concurrent_loads=concurrent_loads,
             kept_revisions=keep_revisions,
             worker_uids=parse_uids(worker_uids),
             require_isolation=require_isolation,

@@ -11,6 +11,7 @@ DEFAULT_LISTEN = "127.0.0.1:8470"
 DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
 DEFAULT_SNAPSHOT_LIMIT = 1024**3
 DEFAULT_BUILDS = 8
+DEFAULT_LOADS = max(2, os.cpu_count() or 1)
 DEFAULT_KEPT_REVISIONS = 20
 DEFAULT_WORKER_UIDS = range(200_000, 265_536)
 MOST_UID = 2**32 - 2  # the one above means none
@@ -39,6 +40,7 @@ class ServerSettings:
     interpreters: tuple[Path, ...] = ()
     r_repositories: tuple[str, ...] = tuple(DEFAULT_R_REPOSITORIES)
     concurrent_builds: int = DEFAULT_BUILDS
+    concurrent_loads: int = DEFAULT_LOADS
     kept_revisions: int = DEFAULT_KEPT_REVISIONS
     worker_uids: range = DEFAULT_WORKER_UIDS
     require_isolation: bool = False

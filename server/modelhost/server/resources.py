@@ -118,6 +118,8 @@ class ModelSettings:
     load_timeout: float | None = None
     queue_size: int | None = None
     memory: int | None = None  # bytes that a worker may use; 0 for no limit
+    recycle_calls: int | None = None  # after which a worker is exchanged; 0 for never
+    recycle_memory: int | None = None  # bytes in use after which a worker is exchanged; 0 for never
     test_call: TestCall | None = None
     secret_env: dict[str, str] | None = None  # sealed by the vault
 
@@ -158,6 +160,7 @@ class Deployment:
     created: float
     updated: float
     service_created: float | None = None  # first RUNNING
+    workers: int = 1
 
     def is_building(self, number: int) -> bool:
         """Whether that revision is on its way to being served."""

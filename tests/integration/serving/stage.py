@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import pytest
 
 from modelhost.runtimes import PYTHON_WORKER
+from modelhost.server.control.memory import MemoryBudget
 from modelhost.server.errors import DomainError, StepFailed
 from modelhost.server.serving.confinement import Confinement, Unconfined
+from modelhost.server.serving.crew import Room
+from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.output import OutputPump
-from modelhost.server.serving.pool import Pool
+from modelhost.server.serving.pool import Pool, PoolListener
 from modelhost.server.serving.process import Spawner
-from modelhost.server.serving.worker import WorkerHost, WorkerSpec
 
 MODELS = Path(__file__).parents[2] / "models"
 MARK = "MODELHOST_TEST"
@@ -35,12 +37,12 @@ def python36() -> str:
     return found
 
 
-async def until(probe: Callable[[], T], *, seconds: float = 20.0) -> T:
-    """Ask at every turn of the loop until the answer is true; the last answer is in the failure."""
+async def until(probe: Callable[[], T], *, seconds: float = 20.0, seen: Callable[[], object] = lambda: "") -> T:
+    """Ask at every turn of the loop until the answer is true. The last answer and what is `seen` are in the failure."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not (answer := probe()):
-        assert loop.time() < deadline, f"still {answer!r} after {seconds:g} s"
+        assert loop.time() < deadline, f"still {answer!r} after {seconds:g} s {seen()}"
         await asyncio.sleep(0.002)
     return answer
 
@@ -103,11 +105,17 @@ class Stage:
         self.folder = folder
         self.notes = folder / "notes"
         self.host = WorkerHost(
-            folder / "workers", Spawner(), OutputPump(), {MARK: self._mark}, confinement or Unconfined()
+            folder / "workers",
+            Spawner(),
+            OutputPump(),
+            {MARK: self._mark},
+            confinement or Unconfined(),
+            concurrent_loads=8,
         )
         self.lines: list[tuple[str, str]] = []  # (stream, line)
         self.changes = 0
-        self.broken: list[StepFailed] = []
+        self.broken: list[StepFailed | None] = []
+        self.ended: list[str] = []  # why workers did
         self._pools: list[Pool] = []
 
     def new_pool(
@@ -122,7 +130,8 @@ class Stage:
         argv: Sequence[str] = (),
         env: dict[str, Any] | None = None,
         needs: Sequence[Path] = (),
-        memory: int = 0,
+        room: Room | None = None,
+        **limits: int,
     ) -> Pool:
         """A pool that is not started."""
 
@@ -142,15 +151,17 @@ class Stage:
             call_timeout=call_timeout,
             message_limit=message_limit,
             needs=(Path(python36()).parent.parent, *needs),
-            memory=memory,
+            **limits,
         )
         pool = Pool(
             self.host,
             spec,
             size=size,
             queue_size=queue_size,
-            on_change=self._count_change,
-            on_broken=self.broken.append,
+            room=room or MemoryBudget(0).share(0),
+            listener=PoolListener(
+                changed=self._count_change, ended=self.ended.append, broken=lambda: self.broken.append(pool.failure)
+            ),
         )
         self._pools.append(pool)
         return pool
@@ -197,17 +208,22 @@ class Stage:
         await asyncio.to_thread(self.host.close)
         await asyncio.to_thread(self.host.output.close)
         self.host.spawner.close()
-        await until(lambda: not self._leaked())
+        await until(lambda: self._leaked() == [], seen=self._leaked)
         gc.collect()  # futures whose exception nobody has looked at tell so when they are collected
         await asyncio.sleep(0)
         assert self._faults == []
 
     def _leaked(self) -> list[str]:
-        """Descriptors that were not open at the beginning, but for the one that libuv keeps in reserve."""
+        """Descriptors that were not open at the beginning, but for the one that libuv keeps in reserve.
+
+        Those that uvloop opens anew for each of its runs may have other numbers than at the beginning.
+        """
+        now = set(os.listdir("/proc/self/fd"))
         found = []
-        for name in set(os.listdir("/proc/self/fd")) - self._descriptors:
+        for name in now - self._descriptors:
             try:
                 found.append(os.readlink(f"/proc/self/fd/{name}"))
             except FileNotFoundError:
                 continue  # that of the listing
-        return [path for path in found if path != os.devnull]
+        found = [path for path in found if path != os.devnull]
+        return found if len(found) > len(self._descriptors - now) else []

@@ -40,8 +40,8 @@ async def test_memory_that_a_model_shares_with_its_children_counts_once(stage: S
     for _ in range(3):
         await ask(pool, {"take": 0, "in": "child"})
 
-    assert memory_of(Watched(pid, None, 1000 << 20, print), host_processes()) > 4 * 120 << 20
-    assert 120 << 20 < memory_of(Watched(pid, None, LIMIT, print), host_processes()) < LIMIT
+    assert memory_of(Watched(pid, None, {1000 << 20: print}), host_processes()) > 4 * 120 << 20
+    assert 120 << 20 < memory_of(Watched(pid, None, {LIMIT: print}), host_processes()) < LIMIT
 
 
 async def test_a_model_that_takes_too_much_while_it_is_loaded_is_refused_with_the_numbers(stage: Stage) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelhost.server.errors import PredictionFailed, StepFailed
-from modelhost.server.serving.pool import BACKOFF_CAP_SECONDS, backoff
+from modelhost.server.serving.crew import BACKOFF_CAP_SECONDS, LOADING_DEATHS, backoff
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.integration.serving.stage import LONG, Gate, Stage, ask, begin, failure, queue, until
 
@@ -67,10 +67,11 @@ async def test_a_revision_whose_workers_die_five_times_in_a_row_while_loading_is
     await until(lambda: stage.broken)
 
     assert len(stage.broken) == 1
+    assert stage.broken[0]
     assert stage.broken[0].reason == ErrorReason.ERROR_REASON_WORKER_DIED_LOADING
     assert "exit code 3" in stage.broken[0].message
     assert "the last words of load 5" in stage.broken[0].message
-    assert pool.broken is stage.broken[0]
+    assert pool.failure is stage.broken[0]
     assert pool.status.live == 0
 
 
@@ -94,9 +95,12 @@ async def test_a_worker_that_lives_answers_though_another_cannot_be_replaced(sta
     pool = await stage.pool("dies_while_loading", size=2, env={"LOADS": tmp_path / "loads"})
     await failure(ask(pool, "die"))
 
-    await until(lambda: pool.broken)
+    await until(lambda: len(stage.lines) > LOADING_DEATHS)
 
     assert await ask(pool, "anybody?") == "anybody?"
+    assert stage.broken == []
+    await failure(ask(pool, "die"))
+    await until(lambda: stage.broken)
 
 
 async def test_a_worker_that_loads_at_last_ends_a_series_of_deaths(stage: Stage, tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ async def test_a_worker_that_loads_at_last_ends_a_series_of_deaths(stage: Stage,
     await until(lambda: pool.status.live == 1)
 
     assert stage.broken == []
-    assert pool.broken is None
+    assert pool.failure is None
 
 
 def test_the_pause_before_a_restart_grows_to_a_cap_however_often_workers_have_died() -> None:

@@ -106,7 +106,12 @@ def source_from(message: deployment_pb2.ModelSource) -> ModelSource:
 
 def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
     """How a model is run; what is `None` is not set."""
-    limits = deployment_pb2.Limits(queue_size=value.queue_size or 0, memory_bytes=value.memory or 0)
+    limits = deployment_pb2.Limits(
+        queue_size=value.queue_size or 0,
+        memory_bytes=value.memory or 0,
+        recycle_after_calls=value.recycle_calls or 0,
+        recycle_memory_bytes=value.recycle_memory or 0,
+    )
     if value.call_timeout:
         limits.call_timeout.FromMilliseconds(round(value.call_timeout * 1000))
     if value.load_timeout:
@@ -150,6 +155,8 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         load_timeout=limits.load_timeout.ToMilliseconds() / 1000 if limits.HasField("load_timeout") else None,
         queue_size=limits.queue_size or None,
         memory=limits.memory_bytes or None,
+        recycle_calls=limits.recycle_after_calls or None,
+        recycle_memory=limits.recycle_memory_bytes or None,
         test_call=TestCall(test.parameters_json, test.expected_json) if message.HasField("test_call") else None,
         secret_env=dict(message.secret_env) or None,
     )
@@ -178,6 +185,7 @@ def deployment(value: Deployment, seen: PoolStatus) -> deployment_pb2.Deployment
         description=value.description,
         source=source(value.source),
         settings=settings(value.settings),
+        workers=value.workers,
         state=deployment_pb2.Deployment.State.Value(f"STATE_{DeploymentState(value.state).name}"),
         service=names.join(names.SERVICES, value.service_id),
         active_revision=value.active,
@@ -190,6 +198,7 @@ def deployment(value: Deployment, seen: PoolStatus) -> deployment_pb2.Deployment
             queued_calls=seen.queued,
             running_calls=seen.running,
             restarts=seen.restarts,
+            starting_workers=seen.starting,
         ),
         create_time=timestamp(value.created),
         update_time=timestamp(value.updated),

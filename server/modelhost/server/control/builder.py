@@ -23,7 +23,7 @@ from modelhost.server.control import failures, settings
 from modelhost.server.control.buildlog import BuildLog
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.holds import Hold, Holds
-from modelhost.server.control.loading import WORKERS, Loader
+from modelhost.server.control.loading import Loader
 from modelhost.server.control.memory import MemoryBudget
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
@@ -32,8 +32,8 @@ from modelhost.server.errors import PredictionFailed, StepFailed
 from modelhost.server.resources import Deployment, Failure, ModelSettings, Revision, RevisionState, TestCall
 from modelhost.server.serving.answers import Mask
 from modelhost.server.serving.finish import finish
-from modelhost.server.serving.pool import Pool
-from modelhost.server.serving.worker import WorkerHost
+from modelhost.server.serving.host import WorkerHost
+from modelhost.server.serving.pool import Pool, PoolListener
 from modelhost.server.sources import Selection
 from modelhost.server.sources.snapshots import Snapshot, SnapshotStore
 from modelhost.server.store import deployments, sources
@@ -97,12 +97,11 @@ class Builder:
         deployment: Deployment,
         revision: Revision,
         *,
-        on_change: Callable[[], None],
-        on_broken: Callable[[StepFailed], None],
+        listener: PoolListener,
     ) -> Pool | Broken:
         """Walk a revision to a loaded pool. Cancelling ends what is under way; the revision can be begun again."""
         build_log = BuildLog(self._logs.build(deployment.uid, revision.number), revision.number)
-        walk = _Walk(deployment, revision, build_log, on_change, on_broken, self._holds.take())
+        walk = _Walk(deployment, revision, build_log, listener, self._holds.take())
         if walk.revision.state is not RevisionState.READY:
             await self._restart(walk)
         pool: Pool | None = None
@@ -197,22 +196,18 @@ class Builder:
         await self._advance(walk, RevisionState.LOADING)
         wanted = walk.settings
         spec = self._loader.spec(walk.revision, environment)
-        give_back = self._memory.take((wanted.memory or 0) * WORKERS)
-
-        def on_closed() -> None:
-            give_back()
-            walk.hold.release()
-
+        workers = walk.deployment.workers
         pool = Pool(
             self._host,
             spec,
-            size=WORKERS,
+            size=workers,
             queue_size=wanted.queue_size or 1,
-            on_change=walk.on_change,
-            on_broken=walk.on_broken,
-            on_closed=on_closed,
+            room=self._memory.share(wanted.memory or 0),
+            listener=replace(walk.listener, closed=walk.hold.release),
         )
-        walk.log.say(f"loading {wanted.main_file}, function {wanted.function}")
+        walk.log.say(f"loading {wanted.main_file}, function {wanted.function}" + f", {workers} times" * (workers > 1))
+        if self._host.loads.locked():
+            walk.log.say("waiting for other models, which are being loaded")
         loaded = await pool.start()
         try:
             for warning in loaded.warnings:
@@ -305,8 +300,7 @@ class _Walk:
     deployment: Deployment
     revision: Revision
     log: BuildLog
-    on_change: Callable[[], None]
-    on_broken: Callable[[StepFailed], None]
+    listener: PoolListener
     hold: Hold
 
     @property

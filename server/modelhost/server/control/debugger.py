@@ -11,8 +11,9 @@ from modelhost.server.control.loading import Loader
 from modelhost.server.errors import Conflict, PredictionFailed, StepFailed
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.debugged import Debugged
+from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.router import Router
-from modelhost.server.serving.worker import Worker, WorkerHost
+from modelhost.server.serving.worker import Worker
 from modelhost.server.sources.snapshots import SnapshotStore
 from modelhost.v1.error_reason_pb2 import ErrorReason
 

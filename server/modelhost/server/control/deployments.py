@@ -78,7 +78,14 @@ class Deployments:
         return revision
 
     def create(
-        self, tx: Transaction, deployment_id: str, *, description: str, source: ModelSource, settings: ModelSettings
+        self,
+        tx: Transaction,
+        deployment_id: str,
+        *,
+        description: str,
+        workers: int,
+        source: ModelSource,
+        settings: ModelSettings,
     ) -> Deployment:
         """Store a new deployment, STOPPED, with its first revision and a reserved service id.
 
@@ -108,6 +115,7 @@ class Deployments:
             version=1,
             created=now,
             updated=now,
+            workers=workers,
         )
         deployments.insert(tx, deployment)
         deployments.insert_revision(tx, _revision(deployment, 1, now))
@@ -133,6 +141,7 @@ class Deployments:
         changed = replace(
             current,
             description=wanted.description,
+            workers=wanted.workers,
             source=wanted.source,
             settings=self._sealed(wanted.settings, current.settings.secret_env),
             target=target,
@@ -143,9 +152,13 @@ class Deployments:
         self._retire(tx, changed)
         return self._save(tx, changed, now)
 
-    def describe(self, tx: Transaction, deployment_id: str, description: str, etag: str) -> Deployment:
-        """Change only what people should know; makes no revision."""
-        return self._save(tx, replace(self._current(tx, deployment_id, etag), description=description), time.time())
+    def adjust(self, tx: Transaction, wanted: Deployment, etag: str) -> Deployment:
+        """Change only what makes no revision: what people should know, and how many workers there are."""
+        current = self._current(tx, wanted.id, etag)
+        changed = replace(current, description=wanted.description, workers=wanted.workers)
+        if current.update_state is UpdateState.FAILED and current.active == current.target:
+            changed = replace(changed, update_state=UpdateState.NONE, failure=None)  # that was such a change, too
+        return self._save(tx, changed, time.time())
 
     def start(self, tx: Transaction, deployment_id: str, etag: str) -> Deployment:
         """Wish it RUNNING with its target: the newest revision, or the one rolled back to. Of no effect while it is."""

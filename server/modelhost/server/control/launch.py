@@ -9,7 +9,7 @@ from modelhost.envs import Environment, Language
 from modelhost.runtimes import PYTHON_WORKER, R_WORKER
 from modelhost.server.resources import ModelSettings
 from modelhost.server.serving.answers import Mask
-from modelhost.server.serving.worker import OnLines, WorkerSpec
+from modelhost.server.serving.host import OnLines, WorkerSpec
 
 # Of the server's own environment only this reaches a model: how to get out, and whom to trust.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -29,7 +29,6 @@ def worker_spec(
     mask: Mask,
     copy_files: Callable[[Path], None],
     on_lines: OnLines,
-    workers: int,
     message_limit: int,
 ) -> WorkerSpec:
     """Describe a revision's workers. `settings` are resolved; `copy_files` puts the model's files into a folder.
@@ -45,7 +44,8 @@ def worker_spec(
 
     return WorkerSpec(
         argv=_r_argv(environment) if is_r else _python_argv(environment),
-        env={**_variables(environment, workers), **(settings.env or {})},
+        env={**_variables(environment), **(settings.env or {})},
+        shared_env=_thread_limits,
         prepare=prepare,
         load={
             "main_file": settings.main_file,
@@ -62,6 +62,8 @@ def worker_spec(
         call_timeout=settings.call_timeout or 0,
         message_limit=message_limit,
         memory=settings.memory or 0,
+        recycle_calls=settings.recycle_calls or 0,
+        recycle_memory=settings.recycle_memory or 0,
         needs=(environment.path, environment.interpreter.path.parent.parent, *_certificates()),
     )
 
@@ -81,8 +83,12 @@ def _r_argv(environment: Environment) -> tuple[str, ...]:
     return (str(environment.interpreter.path), "CMD", sys.executable, "-I", "-u", str(R_WORKER))
 
 
-def _variables(environment: Environment, workers: int) -> Mapping[str, str]:
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+def _thread_limits(workers: int) -> Mapping[str, str]:
+    """As many threads as the host has cores for each of so many workers."""
+    return dict.fromkeys(THREAD_LIMITS, str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def _variables(environment: Environment) -> Mapping[str, str]:
     variables = {
         "PATH": f"{environment.path / 'bin'}:{SYSTEM_PATH}",
         "LANG": "C.UTF-8",
@@ -90,7 +96,6 @@ def _variables(environment: Environment, workers: int) -> Mapping[str, str]:
         "PYTHONUNBUFFERED": "1",
         "MPLBACKEND": "Agg",
         "TZ": "UTC",
-        **dict.fromkeys(THREAD_LIMITS, threads),
         **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
     }
     if environment.interpreter.language is Language.R:

@@ -6,12 +6,10 @@ from modelhost.envs import Environment
 from modelhost.server.control import secret_env
 from modelhost.server.control.launch import worker_spec
 from modelhost.server.resources import Revision
-from modelhost.server.serving.worker import WorkerSpec
+from modelhost.server.serving.host import WorkerSpec
 from modelhost.server.sources.snapshots import SnapshotStore
 from modelhost.server.store.logs import LogEntry, Logs
 from modelhost.server.vault import Vault
-
-WORKERS = 1
 
 
 class Loader:
@@ -44,6 +42,5 @@ class Loader:
             mask=secret_env.Masker(secrets.values()),
             copy_files=lambda root: self._snapshots.copy_to(digest, root),
             on_lines=on_lines,
-            workers=WORKERS,
             message_limit=self._message_limit,
         )

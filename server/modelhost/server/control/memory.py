@@ -1,7 +1,6 @@
 """Which declared memory fits the host: a pool that does not is refused before it is loaded."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,32 +16,40 @@ class MemoryBudget:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self._declared: dict[object, int] = {}
+        self._declared: dict[MemoryShare, int] = {}
 
-    def take(self, wanted: int) -> Callable[[], None]:
-        """Declare so many bytes; returns what takes that back, which may be called twice.
+    def share(self, per_worker: int) -> "MemoryShare":
+        """A pool's part of it, nothing at first; `per_worker` in bytes, 0 where none is declared."""
+        return MemoryShare(self, per_worker)
 
-        Raises `StepFailed` MEMORY_NOT_AVAILABLE.
-        """
-        declared = sum(self._declared.values())
-        if wanted > self.total - declared:
+    def declare(self, share: "MemoryShare", wanted: int) -> None:
+        """Have a share be so many bytes. Raises `StepFailed` MEMORY_NOT_AVAILABLE; it is then what it was."""
+        others = sum(declared for each, declared in self._declared.items() if each is not share)
+        if wanted > max(self.total - others, self._declared.get(share, 0)):  # giving some back is always possible
             raise StepFailed(
                 ErrorReason.ERROR_REASON_MEMORY_NOT_AVAILABLE,
                 "its workers may use {wanted}, and of the host's {total} others that are loaded may use {declared}:"
                 " {free} are left",
                 wanted=bytes_shown(wanted),
                 total=bytes_shown(self.total),
-                declared=bytes_shown(declared),
-                free=bytes_shown(self.total - declared),
+                declared=bytes_shown(others),
+                free=bytes_shown(self.total - others),
             )
-        key = object()
-        if wanted:
-            self._declared[key] = wanted
+        self._declared[share] = wanted
+        if not wanted:
+            del self._declared[share]
 
-        def give_back() -> None:
-            self._declared.pop(key, None)
 
-        return give_back
+class MemoryShare:
+    """What one pool has declared."""
+
+    def __init__(self, budget: MemoryBudget, per_worker: int) -> None:
+        self._budget = budget
+        self._per_worker = per_worker
+
+    def hold(self, workers: int) -> None:
+        """Have room for so many workers. Raises `StepFailed` MEMORY_NOT_AVAILABLE, and holds what it held."""
+        self._budget.declare(self, workers * self._per_worker)
 
 
 def host_memory() -> int:

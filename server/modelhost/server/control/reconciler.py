@@ -28,7 +28,7 @@ from modelhost.server.resources import (
     UpdateState,
 )
 from modelhost.server.serving.finish import finish
-from modelhost.server.serving.pool import Pool
+from modelhost.server.serving.pool import Pool, PoolListener
 from modelhost.server.serving.router import Router
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database, Transaction
@@ -144,8 +144,10 @@ class _Actor:
                 await asyncio.to_thread(self._owner.logs.remove, deployment.uid)
                 await self._owner.database.run(lambda tx: deployments.delete(tx, deployment.uid))
                 self._owner.changes.notify(deployment.uid)
-            case _D.RUNNING if self._pool is not None and self._pool.broken is not None:
-                await self._give_up(deployment, self._pool.broken)
+            case _D.RUNNING if self._pool is not None and self._pool.failure is not None:
+                await self._give_up(deployment, self._pool.failure)
+            case _D.RUNNING if self._pool is not None and self._pool.size != deployment.workers:
+                await self._resize(deployment, self._pool)
             case _:
                 return True
         return False
@@ -159,8 +161,7 @@ class _Actor:
             self._owner.builder.build(
                 deployment,
                 revision,
-                on_change=lambda: self._seen(deployment),
-                on_broken=lambda _: self.wake.set(),
+                listener=PoolListener(changed=lambda: self._seen(deployment), broken=self.wake.set),
             )
         )
         built = False
@@ -247,6 +248,17 @@ class _Actor:
             lambda d: d.state is _D.RUNNING and d.target == deployment.target,
             lambda tx, d: _at_rest(as_served(tx, d), _D.FAILED, failure),
         )
+
+    async def _resize(self, deployment: Deployment, pool: Pool) -> None:
+        """Have another number of workers, or take the wish back where there is no room for them."""
+        try:
+            pool.resize(deployment.workers)
+        except StepFailed as error:
+            failure = failures.failure_of(error, deployment, revision=deployment.active, step="load", now=time.time())
+            await self._change(
+                lambda d: d.state is _D.RUNNING and d.workers == deployment.workers,
+                lambda _, d: replace(d, workers=pool.size, update_state=UpdateState.FAILED, failure=failure),
+            )
 
     def _seen(self, deployment: Deployment) -> None:
         self._owner.router.changed(self._owner.router.find(deployment.service_id))

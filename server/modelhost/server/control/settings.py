@@ -35,6 +35,8 @@ _DEFAULTS = ModelSettings(
     load_timeout=LOAD_TIMEOUT_SECONDS,
     queue_size=QUEUE_SIZE,
     memory=0,
+    recycle_calls=0,
+    recycle_memory=0,
 )
 _LANGUAGE_DEFAULTS = {
     Language.PYTHON: ModelSettings(main_file="main.py", function="predict"),
@@ -47,6 +49,8 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     load_timeout: float | None = None
     queue_size: int | None = None
     memory: int | str | None = None
+    recycle_after_calls: int | None = None
+    recycle_memory: int | str | None = None
 
 
 class _Test(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,13 +129,7 @@ def check(settings: ModelSettings, prefix: str) -> None:
         raise InvalidRequest(
             f"{prefix}limits.queue_size", "queue_size must be 1 to 10000, not {size}", size=settings.queue_size
         )
-    if settings.memory and not settings.memory >= LEAST_MEMORY:
-        raise InvalidRequest(
-            f"{prefix}limits.{'memory_bytes' if prefix else 'memory'}",
-            "a worker's memory must be at least {least} bytes, not {memory}",
-            least=LEAST_MEMORY,
-            memory=settings.memory,
-        )
+    _check_memory(settings, prefix)
     _check_variables(settings.env, f"{prefix}env")
     _check_variables(settings.secret_env, f"{prefix}secret_env")
     if settings.test_call:
@@ -158,6 +156,31 @@ def check_secrets(values: Mapping[str, str] | None, prefix: str) -> None:
                 name=name,
                 longest=LONGEST_SECRET,
             )
+
+
+def _check_memory(settings: ModelSettings, prefix: str) -> None:
+    suffix = "_bytes" if prefix else ""
+    for name, size in (("memory", settings.memory), ("recycle_memory", settings.recycle_memory)):
+        if size and not size >= LEAST_MEMORY:
+            raise InvalidRequest(
+                f"{prefix}limits.{name}{suffix}",
+                "a worker's memory must be at least {least} bytes, not {memory}",
+                least=LEAST_MEMORY,
+                memory=size,
+            )
+    if settings.memory and settings.recycle_memory and settings.recycle_memory >= settings.memory:
+        raise InvalidRequest(
+            f"{prefix}limits.recycle_memory{suffix}",
+            "a worker is ended at {memory} bytes, its limit, and never gets to the {recycle} at which it is exchanged",
+            memory=settings.memory,
+            recycle=settings.recycle_memory,
+        )
+    if settings.recycle_calls is not None and settings.recycle_calls < 0:
+        raise InvalidRequest(
+            f"{prefix}limits.recycle_after_calls",
+            "recycle_after_calls must be 0 or more, not {calls}",
+            calls=settings.recycle_calls,
+        )
 
 
 def _check_variables(variables: Mapping[str, str] | None, field: str) -> None:
@@ -200,7 +223,7 @@ def _read(path: Path) -> ModelSettings:
     try:
         model = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _ModelFile)
         test = _test_call(model.test) if model.test else None
-        memory = bytes_read(text) if isinstance(text := model.limits.memory, str) else text
+        memory, recycle_memory = _size(model.limits.memory), _size(model.limits.recycle_memory)
     except (ValueError, TypeError, RecursionError) as error:  # of tomllib, UTF-8 and msgspec, too
         raise _invalid(str(error)) from None
     return ModelSettings(
@@ -218,8 +241,14 @@ def _read(path: Path) -> ModelSettings:
         load_timeout=model.limits.load_timeout,
         queue_size=model.limits.queue_size,
         memory=memory,
+        recycle_calls=model.limits.recycle_after_calls,
+        recycle_memory=recycle_memory,
         test_call=test,
     )
+
+
+def _size(value: int | str | None) -> int | None:
+    return bytes_read(value) if isinstance(value, str) else value
 
 
 def _test_call(test: _Test) -> TestCall:

@@ -6,7 +6,7 @@ Limits of the address space would be kept by the kernel, but TensorFlow reserves
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,11 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Watched:
-    """A worker's process, the user that is its own, how many bytes it may use, and who is told of more."""
+    """A worker's process, the user that is its own, and by numbers of bytes who is told when it uses more."""
 
     pid: int
     uid: int | None
-    limit: int
-    on_passed: Callable[[int], None]
+    levels: Mapping[int, Callable[[int], None]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class MemoryWatch:
         self._closed = threading.Event()
         self._wanted = threading.Event()
 
-    def watch(self, pid: int, uid: int | None, limit: int, on_passed: Callable[[int], None]) -> None:
-        """Call `on_passed` with the bytes in use, on the thread, each time that more than `limit` are."""
+    def watch(self, pid: int, uid: int | None, levels: Mapping[int, Callable[[int], None]]) -> None:
+        """Call what is at a level with the bytes in use, on the thread, each time that more than the level are."""
         with self._lock:
-            self._watched[pid] = Watched(pid, uid, limit, on_passed)
+            self._watched[pid] = Watched(pid, uid, levels)
             self._wanted.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
@@ -77,15 +76,16 @@ class MemoryWatch:
             processes = host_processes() if watched else {}
             for each in watched:
                 used = memory_of(each, processes)
-                if used > each.limit:
-                    each.on_passed(used)
+                for level, on_passed in each.levels.items():
+                    if used > level:
+                        on_passed(used)
 
 
 def memory_of(worker: Watched, processes: dict[int, HostProcess]) -> int:
     """Bytes that a worker uses. What its processes share is counted once where it would be too much otherwise."""
     members = [each for each in processes.values() if _is_of(each, worker, processes)]
     resident = sum(each.resident for each in members)
-    if resident <= worker.limit or len(members) == 1:
+    if resident <= min(worker.levels) or len(members) == 1:
         return resident
     return sum(_proportional(each) for each in members)
 

@@ -1,74 +1,69 @@
-"""The workers of one revision: calls go to an idle one or wait in a bounded queue; a worker that dies is replaced."""
+"""The workers of one revision: a call goes to an idle one or waits in a bounded queue."""
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
-
 from modelhost.server.errors import Busy, Conflict, DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.crew import Crew, Room
 from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
+from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header
-from modelhost.server.serving.worker import Loaded, Worker, WorkerHost, WorkerSpec
+from modelhost.server.serving.worker import Loaded, Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
-BACKOFF_FIRST_SECONDS = 0.1
-BACKOFF_CAP_SECONDS = 30.0
-BACKOFF_DOUBLINGS = 10
-STABLE_SECONDS = 30.0  # a worker that lived so long was not part of a series of deaths
-LOADING_DEATHS = 5  # in a row, after which the revision is given up
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
+RETRY_SHORTEST_SECONDS = 0.05
+RETRY_LONGEST_SECONDS = 30.0
+NEWEST_WEIGHT = 0.1  # of a call's duration in the mean
 
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """What is seen of a pool at one moment."""
+    """What is seen of a pool at one moment. `starting` are workers that load, or wait for their next attempt."""
 
     live: int = 0
+    starting: int = 0
     queued: int = 0
     running: int = 0
     restarts: int = 0
 
 
-class Pool:
-    """`size` workers of one spec. `on_change` is called when the number of live ones changes; `on_broken` when the
-    workers died `LOADING_DEATHS` times in a row while loading: the pool has given up then, and `broken` says why;
-    `on_closed` when nothing of it is left.
+@dataclass(frozen=True)
+class PoolListener:
+    """What is called when something happens to a pool.
+
+    `changed`: the number of live workers is another. `ended`: a worker was lost or exchanged, as `Desk.ended` has it.
+    `broken`: no worker lives and none can be loaded; the pool has given up, and `Pool.failure` says why. `closed`:
+    nothing of the pool is left.
     """
 
+    changed: Callable[[], None] = lambda: None
+    ended: Callable[[str], None] = lambda cause: None
+    broken: Callable[[], None] = lambda: None
+    closed: Callable[[], None] = lambda: None
+
+
+class Pool:
+    """`size` workers of one spec, and the calls that wait for them."""
+
     def __init__(
-        self,
-        host: WorkerHost,
-        spec: WorkerSpec,
-        *,
-        size: int,
-        queue_size: int,
-        on_change: Callable[[], None],
-        on_broken: Callable[[StepFailed], None],
-        on_closed: Callable[[], None] = lambda: None,
+        self, host: WorkerHost, spec: WorkerSpec, *, size: int, queue_size: int, room: Room, listener: PoolListener
     ) -> None:
-        self._host = host
         self._spec = spec
-        self._size = size
         self._queue_size = queue_size
-        self._on_change = on_change
-        self._on_broken = on_broken
-        self._on_closed = on_closed
-        self._workers: set[Worker] = set()
+        self._listener = listener
+        self._crew = Crew(host, spec, size, room, self)
         self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()  # handed to a call
         self._waiting: deque[asyncio.Future[Worker]] = deque()
-        self._replacing: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()  # a worker became free or was lost
-        self._restarts = 0
-        self._failures = 0
+        self._mean_seconds = 0.0  # that a call takes
         self._closing = False
-        self.broken: StepFailed | None = None
+        self.failure: StepFailed | None = None  # why it has given up
 
     @property
     def call_timeout(self) -> float:
@@ -76,23 +71,27 @@ class Pool:
         return self._spec.call_timeout
 
     @property
+    def size(self) -> int:
+        """How many workers it is to have."""
+        return self._crew.size
+
+    @property
     def status(self) -> PoolStatus:
         """Counts as of now."""
-        live = len(self._workers)
-        return PoolStatus(live, len(self._waiting), live - len(self._idle), self._restarts)
+        crew = self._crew
+        return PoolStatus(crew.live, crew.starting, len(self._waiting), len(self._busy), crew.restarts)
 
     async def start(self) -> Loaded:
         """Start all workers; returns when all have loaded the model. Raises `StepFailed`, and none is left then."""
-        starts = [asyncio.ensure_future(self._add()) for _ in range(self._size)]
         try:
-            loaded = await asyncio.gather(*starts)
+            return await self._crew.start()
         except BaseException:
-            for start in starts:
-                start.cancel()
-            await finish(asyncio.gather(*starts, return_exceptions=True))
             await self.close()
             raise
-        return loaded[0]
+
+    def resize(self, size: int) -> None:
+        """Have so many workers from now on, without a failed call. Raises `StepFailed` MEMORY_NOT_AVAILABLE."""
+        self._crew.resize(size)
 
     async def call(self, parameters: bytes, deadline: float | None = None, request_id: str = "") -> bytes:
         """Call the model once: JSON in, JSON out. `deadline` is the caller's, in the loop's time.
@@ -116,15 +115,30 @@ class Pool:
 
     async def _free_worker(self, deadline: float | None) -> Worker:
         self._check(deadline)
-        worker = self._idle.pop() if self._idle else await self._wait(deadline)
+        worker = self._take_idle() or await self._wait(deadline)
         while worker.lost.done():  # a moment ago; nothing was written to it
-            worker = self._idle.pop() if self._idle else await self._wait(deadline, again=True)
+            self._busy.discard(worker)
+            worker = self._take_idle() or await self._wait(deadline, again=True)
+        return worker
+
+    def _take_idle(self) -> Worker | None:
+        if not self._idle:
+            return None
+        worker = self._idle.pop()
+        self._busy.add(worker)
         return worker
 
     async def _answer(
         self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]", deadline: float | None
     ) -> tuple[Header, bytes]:
-        answer.add_done_callback(lambda _: self._offer(worker))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def ended(_: object) -> None:
+            self._mean_seconds += (loop.time() - began - self._mean_seconds) * NEWEST_WEIGHT
+            self._offer(worker)
+
+        answer.add_done_callback(ended)
         if deadline is None:
             return await asyncio.shield(answer)
         try:
@@ -138,7 +152,7 @@ class Pool:
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    while self._waiting or self.status.running:
+                    while self._waiting or self._busy:
                         self._moved.clear()
                         await self._moved.wait()
         finally:
@@ -151,11 +165,8 @@ class Pool:
 
     async def _close(self) -> None:
         self._send_away(_stopped())
-        for task in self._replacing:
-            task.cancel()
-        await asyncio.gather(*self._replacing, return_exceptions=True)
-        await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
-        self._on_closed()
+        await self._crew.close()
+        self._listener.closed()
 
     def _send_away(self, error: DomainError) -> None:
         """Fail all calls that wait."""
@@ -168,8 +179,8 @@ class Pool:
         """Raise if no call may begin now."""
         if self._closing:
             raise _stopped()
-        if self.broken is not None and not self._workers:
-            raise _given_up(self.broken)
+        if self.failure is not None:
+            raise _given_up(self.failure)
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise _deadline_exceeded("before it began")
 
@@ -183,8 +194,8 @@ class Pool:
             raise Busy(
                 ErrorReason.ERROR_REASON_QUEUE_FULL,
                 "all {workers} workers are busy and {queued} calls wait already",
-                retry_after=1.0,
-                workers=self._size,
+                retry_after=self._retry_after(),
+                workers=self.size,
                 queued=len(self._waiting),
             )
         loop = asyncio.get_running_loop()
@@ -213,85 +224,55 @@ class Pool:
             return "while it waited for a worker"
         return f"after {self._spec.call_timeout:g} s, the deployment's call_timeout, in which no worker became free"
 
+    def _retry_after(self) -> float:
+        """Seconds in which half of those that wait now will have had their turn, as long as calls take."""
+        expected = self._mean_seconds * len(self._waiting) / 2 / self.size
+        return min(max(expected, RETRY_SHORTEST_SECONDS), RETRY_LONGEST_SECONDS)
+
     def _offer(self, worker: Worker) -> None:
-        """Hand a free worker to the first that waits."""
+        """Hand a worker that has no call to the first that waits."""
         self._moved.set()
-        if worker not in self._workers or worker.lost.done():
+        self._busy.discard(worker)
+        if not self._crew.finished(worker):
             return
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
+                self._busy.add(worker)
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
 
-    async def _add(self) -> Loaded:
-        worker = Worker(self._host, self._spec)
-        loaded = await worker.start()
-        if self._closing:
-            await worker.stop()
-            return loaded
-        self._workers.add(worker)
-        started = asyncio.get_running_loop().time()
-        worker.lost.add_done_callback(lambda _: self._lose(worker, started))
+    # -- what the crew tells its desk
+
+    def ready(self, worker: Worker) -> None:
+        """Have it called from now on."""
         self._offer(worker)
-        self._on_change()
-        return loaded
+        self._listener.changed()
 
-    def _lose(self, worker: Worker, started: float) -> None:
-        self._workers.discard(worker)
+    def withdraw(self, worker: Worker) -> bool:
+        """Have it called no more, if it has no call now."""
+        if worker not in self._idle:
+            return False
+        self._idle.remove(worker)
+        return True
+
+    def gone(self, worker: Worker) -> None:
+        """Forget it."""
         self._moved.set()
-        if worker in self._idle:
-            self._idle.remove(worker)
-        if self._closing:
-            return
-        self._restarts += 1
-        if asyncio.get_running_loop().time() - started > STABLE_SECONDS:
-            self._failures = 0
-        task = asyncio.ensure_future(self._replace(worker))
-        self._replacing.add(task)
-        task.add_done_callback(self._replaced)
-        self._on_change()
+        self._busy.discard(worker)
+        self.withdraw(worker)
+        self._listener.changed()
 
-    async def _replace(self, dead: Worker) -> None:
-        """Start a worker in place of a dead one; what that one leaves behind is cleared away meanwhile."""
-        clearing = asyncio.ensure_future(dead.kill())
-        try:
-            await asyncio.wait([dead.exited])
-            log.warning("worker ended", worker=dead.id, how=dead.exited.result())
-            await self._start_another()
-        finally:
-            await finish(clearing)
+    def ended(self, cause: str) -> None:
+        """Pass on why a worker ended."""
+        self._listener.ended(cause)
 
-    async def _start_another(self) -> None:
-        """Start a worker: at once the first time, later and later in a series of deaths, until it is given up."""
-        loading_deaths = 0
-        while loading_deaths < LOADING_DEATHS:
-            await asyncio.sleep(backoff(self._failures) * random.uniform(0.5, 1))  # noqa: S311 - jitter
-            self._failures += 1
-            try:
-                await self._add()
-            except StepFailed as failure:
-                loading_deaths += 1
-                log.warning("worker could not be replaced", error=failure.message, attempt=loading_deaths)
-                if loading_deaths == LOADING_DEATHS:
-                    self.broken = failure
-                    if not self._workers:
-                        self._send_away(_given_up(failure))
-                    self._on_broken(failure)
-            else:
-                return
-
-    def _replaced(self, task: "asyncio.Task[None]") -> None:
-        self._replacing.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("a worker was not replaced", exc_info=error)
-
-
-def backoff(failures: int) -> float:
-    """How many seconds to wait, at most, after so many failures in a row."""
-    doublings = min(failures - 1, BACKOFF_DOUBLINGS)  # 2.0**1100 is no float any more
-    return min(BACKOFF_FIRST_SECONDS * 2.0**doublings, BACKOFF_CAP_SECONDS) if failures else 0.0
+    def broken(self, failure: StepFailed) -> None:
+        """Send everyone away, for good."""
+        self.failure = failure
+        self._send_away(_given_up(failure))
+        self._listener.broken()
 
 
 def _deadline_exceeded(when: str) -> DomainError:

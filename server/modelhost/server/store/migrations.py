@@ -85,6 +85,10 @@ MIGRATIONS = (
     ALTER TABLE data_sources ADD COLUMN secret TEXT NOT NULL DEFAULT '';
     ALTER TABLE data_sources ADD COLUMN options TEXT NOT NULL DEFAULT '{}';  -- JSON of resources.SourceOptions
     """,
+    # 3: deployments with a number of workers
+    """
+    ALTER TABLE deployments ADD COLUMN workers INTEGER NOT NULL DEFAULT 1;
+    """,
 )
 
 

@@ -41,18 +41,23 @@ class DeploymentMethods:
     async def create_deployment(self, call: Call, request: pb.CreateDeploymentRequest) -> pb.Deployment:
         """Create one, STOPPED."""
         names.check_new_id(request.deployment_id, "deployment_id", letter_first=True, reserved=SERVICE_PREFIX)
-        description, source, settings = fields.wish(request.deployment)
+        wish = fields.wish(request.deployment)
 
         def create(tx: Transaction) -> pb.Deployment:
             made = self._commands.create(
-                tx, request.deployment_id, description=description, source=source, settings=settings
+                tx,
+                request.deployment_id,
+                description=wish.description,
+                workers=wish.workers,
+                source=wish.source,
+                settings=wish.settings,
             )
             tx.after_commit(lambda: self._router.add(made.service_id, made.id, made.uid))
             return self._shown(made)
 
         created = await self._mutations.run(call, request, pb.Deployment, create, validate_only=request.validate_only)
         if request.validate_only:
-            await self._preview.check(source, settings)
+            await self._preview.check(wish.source, wish.settings)
         return created
 
     async def get_deployment(self, call: Call, request: pb.GetDeploymentRequest) -> pb.Deployment:
@@ -81,10 +86,11 @@ class DeploymentMethods:
                 self._shown(current), request.deployment, request.update_mask,
                 mutable=fields.MUTABLE, parts=fields.PARTS,
             )  # fmt: skip
-            description, source, settings = fields.wish(message)
-            if paths and all(path == "description" for path in paths):
-                return self._shown(self._commands.describe(tx, deployment_id, description, etag))
-            wanted = replace(current, description=description, source=source, settings=settings)
+            wish = fields.wish(message)
+            wanted = replace(current, description=wish.description, workers=wish.workers)
+            if paths and all(path in fields.LIVE for path in paths):
+                return self._shown(self._commands.adjust(tx, wanted, etag))
+            wanted = replace(wanted, source=wish.source, settings=wish.settings)
             checked.append(wanted)
             return self._shown(self._commands.update(tx, wanted, etag))
 

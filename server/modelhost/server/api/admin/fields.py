@@ -1,5 +1,7 @@
 """Reading a deployment's wish out of a request: checks of fields."""
 
+from dataclasses import dataclass
+
 from modelhost.server.api import convert, names
 from modelhost.server.control import settings as settings_rules
 from modelhost.server.errors import InvalidRequest
@@ -9,17 +11,36 @@ from modelhost.v1 import deployment_pb2 as pb
 DESCRIPTION_LIMIT = 500
 REF_LIMIT = 250
 LIST_LIMIT = 1_000
-MUTABLE = ("description", "source", "settings")
+MUTABLE = ("description", "workers", "source", "settings")
+LIVE = ("description", "workers")  # what makes no revision
+MOST_WORKERS = 64
 PARTS = ("source", "settings", "limits")
 
 
-def wish(message: pb.Deployment) -> tuple[str, ModelSource, ModelSettings]:
-    """Description, source and settings of a deployment. Raises `InvalidRequest`."""
+@dataclass(frozen=True)
+class Wish:
+    """What can be wished of a deployment."""
+
+    description: str
+    workers: int
+    source: ModelSource
+    settings: ModelSettings
+
+
+def wish(message: pb.Deployment) -> Wish:
+    """What a request wishes a deployment to be. Raises `InvalidRequest`."""
     if len(message.description) > DESCRIPTION_LIMIT:
         raise InvalidRequest(
             "deployment.description", "the description has over {limit} characters", limit=DESCRIPTION_LIMIT
         )
-    return message.description, _source(message.source), _settings(message.settings)
+    if not 0 <= message.workers <= MOST_WORKERS:
+        raise InvalidRequest(
+            "deployment.workers",
+            "workers must be 1 to {most}, not {workers}",
+            most=MOST_WORKERS,
+            workers=message.workers,
+        )
+    return Wish(message.description, message.workers or 1, _source(message.source), _settings(message.settings))
 
 
 def _source(message: pb.ModelSource) -> ModelSource:

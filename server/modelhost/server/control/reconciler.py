@@ -65,9 +65,9 @@ class Reconciler:
             self.poke(uid)
 
     def introduce(self, deployment: Deployment) -> None:
-        """Make its service known, and whether it is one to wait for."""
+        """Make its service known, and the state of the deployment."""
         self.router.add(deployment.service_id, deployment.id, deployment.uid)
-        self.router.find(deployment.service_id).starting = deployment.state in (_D.STARTING, _D.RUNNING)
+        self.router.find(deployment.service_id).state = deployment.state
 
     def poke(self, uid: str) -> None:
         """The wish for a deployment may have changed."""
@@ -101,18 +101,18 @@ class _Actor:
         self._uid = uid
         self._pool: Pool | None = None
         self._draining: set[asyncio.Task[None]] = set()  # pools that were replaced and have calls to finish
-        self._log = log.bind(deployment_uid=uid)
         self.wake = asyncio.Event()
         self.task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
+        structlog.contextvars.clear_contextvars()  # of whoever woke it
         try:
             while True:
                 self.wake.clear()
                 try:
                     rest = await self._step()
                 except Exception:
-                    self._log.exception("reconciling failed; trying again", seconds=RETRY_SECONDS)
+                    log.exception("reconciling failed; trying again", deployment_uid=self._uid, seconds=RETRY_SECONDS)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)
                     continue
@@ -130,6 +130,7 @@ class _Actor:
         deployment = await self._owner.database.run(self._read_and_supersede)
         if deployment is None:
             return True
+        structlog.contextvars.bind_contextvars(deployment=deployment.id)  # in all that this task starts, too
         self._owner.introduce(deployment)
         if number := revision_to_build(deployment, loaded=self._pool is not None):
             await self._bring_up(deployment, number)
@@ -203,7 +204,7 @@ class _Actor:
         def swap() -> None:
             self._pool = pool
             self._owner.router.route(deployment.service_id, pool, number)
-            self._log.info("revision is served", deployment=deployment.id, revision=number)
+            log.info("revision is served", deployment=deployment.id, revision=number)  # in the database's context
 
         def activate(_: Transaction, current: Deployment) -> Deployment:
             updating = current.update_state is UpdateState.IN_PROGRESS
@@ -234,7 +235,7 @@ class _Actor:
             return _at_rest(as_served(tx, current), _D.FAILED, broken.failure)
 
         await self._change(lambda d: self._wants(d, number), fail)
-        self._log.warning("revision failed", deployment=deployment.id, revision=number, reason=broken.failure.reason)
+        log.warning("revision failed", revision=number, reason=broken.failure.reason, error=broken.failure.message)
 
     async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
         """The workers of a running deployment cannot be replaced any more."""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import Message
@@ -118,10 +117,10 @@ def observer(router: Router, ended: Callable[[Service | None, str, str, float], 
     """
 
     def observe(request: Message | None, code: Code, reason: str, seconds: float) -> None:
-        service = None
-        if isinstance(request, pb.PredictRequest):
-            with suppress(DomainError):
-                service = router.find(_service(request.service))
+        try:
+            service = router.find(_service(request.service)) if isinstance(request, pb.PredictRequest) else None
+        except DomainError:
+            service = None
         ended(service, code.name, reason, seconds)
 
     return observe

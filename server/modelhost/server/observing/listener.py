@@ -5,6 +5,7 @@ It answers anybody who can connect, and takes nothing from anybody: no body of a
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -54,6 +55,7 @@ class MetricsListener:
 class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True  # so that a server that follows another one gets its port at once
     daemon_threads = True
+    request_queue_size = 128  # not the 5 of old: who finds no place waits for a second, for TCP to try again
 
     def __init__(self, host: str, port: int, exposition: Callable[[], bytes]) -> None:
         self.exposition = exposition
@@ -85,7 +87,7 @@ class _Server(ThreadingMixIn, TCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """socketserver: a connection failed; most often the other side has closed it."""
-        log.debug("a connection for metrics failed", peer=str(client_address), exc_info=True)
+        log.debug("a connection for metrics failed", peer=str(client_address), error=repr(sys.exception()))
 
 
 class _Request(BaseHTTPRequestHandler):

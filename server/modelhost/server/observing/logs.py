@@ -6,13 +6,13 @@ was bound where they were written (`structlog.contextvars`): `deployment`, `revi
 
 import logging
 import os
-import sys
 import threading
 from enum import StrEnum
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
+STDERR = 2
 LIBRARIES_LEVEL = logging.WARNING  # what they have to say below that is of use to their developers
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -40,10 +40,22 @@ class LogLevel(StrEnum):
         return logging.getLevelNamesMapping()[self.upper()]
 
 
-def configure_logs(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
-    """Send all lines of this process to `stream`, by default stderr."""
-    stream = stream or sys.stderr
-    terminal = stream.isatty()
+class _Stderr(logging.Handler):
+    """Writes each line at once, and keeps nothing of one that cannot be written: Python would fail with it later."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; where that fails, for the disk is full, it is lost, and the server goes on."""
+        try:
+            data = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+            while data:
+                data = data[os.write(STDERR, data) :]
+        except Exception:
+            self.handleError(record)
+
+
+def configure_logs(log_format: LogFormat, level: LogLevel) -> None:
+    """Send all lines of this process to stderr, in a format and from a level on."""
+    terminal = os.isatty(STDERR)
     human = log_format is LogFormat.HUMAN or (log_format is LogFormat.AUTO and terminal)
     context: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -55,7 +67,7 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: TextIO | None
         wrapper_class=structlog.make_filtering_bound_logger(level.number),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    handler = logging.StreamHandler(stream)
+    handler = _Stderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*context, structlog.stdlib.add_logger_name],
@@ -65,7 +77,7 @@ def configure_logs(log_format: LogFormat, level: LogLevel, stream: TextIO | None
             ],
         )
     )
-    logging.raiseExceptions = False  # a line that cannot be written, for the disk is full, is no reason for another
+    logging.raiseExceptions = False  # a line that is lost is no reason to print a traceback where it is lost too
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LIBRARIES_LEVEL)

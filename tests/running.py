@@ -95,6 +95,7 @@ class RunningServer:
         self._stop = asyncio.Event()
         app = App(self._settings)
         self.address = app.address
+        self.metrics_address = app.metrics_address
         await app.start()
         self._ready.set()
         await self._stop.wait()

@@ -20,6 +20,16 @@ def test_any_other_address_must_be_asked_for(listen: str) -> None:
     ServerSettings(listen=listen, insecure=True).check()
 
 
+def test_metrics_may_be_read_at_an_address_by_the_same_rule_and_by_default_at_none() -> None:
+    assert ServerSettings().metrics == ""
+    ServerSettings(metrics="127.0.0.1:0").check()
+    ServerSettings(metrics="0.0.0.0:9470", insecure=True).check()
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0 is not a loopback address, and metrics .*--insecure"):
+        ServerSettings(metrics="0.0.0.0:9470").check()
+    with pytest.raises(ValueError, match="--metrics must be host:port"):
+        ServerSettings(metrics="9470", insecure=True).check()
+
+
 @pytest.mark.parametrize("listen", ["", "8470", ":8470", "127.0.0.1", "127.0.0.1:", "127.0.0.1:grpc", "127.0.0.1:-1"])
 @pytest.mark.parametrize("insecure", [True, False])
 def test_what_is_no_address_is_refused(listen: str, insecure: bool) -> None:

@@ -35,10 +35,24 @@ SERVER = {
     "control": {"serving", "sources", "store", "vault", "envs", "runtimes"},
     "api": {"control", "access", "serving", "sources", "store", "envs"},
     "doors": {"api"},
+    "observing": {"serving"},
     "statedir": {"envs"},
     "config": {"envs"},
-    "app": {"doors", "api", "control", "access", "serving", "sources", "store", "vault", "envs", "config", "statedir"},
-    "commands": {"app", "config", "statedir", "store", "envs", "client"},
+    "app": {
+        "doors",
+        "api",
+        "control",
+        "access",
+        "serving",
+        "sources",
+        "store",
+        "vault",
+        "envs",
+        "config",
+        "statedir",
+        "observing",
+    },
+    "commands": {"app", "config", "statedir", "store", "envs", "client", "observing"},
 }
 
 
@@ -172,6 +186,18 @@ def test_grpc_is_known_to_doors_alone() -> None:
     }
 
     assert users == {"doors"}
+
+
+def test_prometheus_is_known_to_what_observes_alone() -> None:
+    users = {
+        place(name_of(path))
+        for root in PARTS
+        for path in source_files(root)
+        for name in imports(path)
+        if name.split(".")[0] == "prometheus_client"
+    }
+
+    assert users == {"observing"}
 
 
 def test_no_import_is_relative() -> None:

@@ -38,7 +38,7 @@ load_timeout = 7.5
 queue_size = 9
 memory = "1.5GiB"
 recycle_after_calls = 5000
-recycle_memory = "1GiB"
+recycle_memory = "512MiB"
 
 [test]
 parameters = {x = [1, 2.5, "three", true]}
@@ -111,7 +111,7 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         queue_size=9,
         memory=3 * 2**29,
         recycle_calls=5000,
-        recycle_memory=2**30,
+        recycle_memory=2**29,
         test_call=TestCall('{"x":[1,2.5,"three",true]}', "6"),
     )
 
@@ -130,9 +130,9 @@ REQUESTED = ModelSettings(
     call_timeout=1.0,
     load_timeout=2.0,
     queue_size=3,
-    memory=2**30,
+    memory=2**31,
     recycle_calls=7,
-    recycle_memory=2**29,
+    recycle_memory=2**28,
     test_call=TestCall("[]", "[]"),
     secret_env={"PASSWORD": "v1:sealed"},
 )

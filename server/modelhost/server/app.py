@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
@@ -24,7 +25,7 @@ from modelhost.server.api.health import HealthMethods
 from modelhost.server.api.methods import Access, Dispatcher, Method
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
-from modelhost.server.api.request_ids import RequestIds
+from modelhost.server.api.predict import observer as predict_observer
 from modelhost.server.config import STOP_GRACE_SECONDS, ServerSettings
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
@@ -41,6 +42,9 @@ from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.token_check import TokenCheck
 from modelhost.server.doors.grpcio import GrpcioDoor
+from modelhost.server.observing.lag import watch_lag
+from modelhost.server.observing.listener import MetricsListener
+from modelhost.server.observing.metrics import Metrics
 from modelhost.server.serving.confinement import end_users_of
 from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.isolation import Isolation, establish
@@ -112,6 +116,7 @@ class App:
         self._spawner = Spawner()
         self._output = OutputPump()
         self._router = router = Router()
+        self._metrics = metrics = Metrics(router, metadata.version("modelhost"))
         router.listen(lambda service: changes.notify(service.deployment_uid))
         self._sources = sources = Sources(
             database, state.cache / "sources", state.marker, vault, snapshot_limit=settings.snapshot_limit
@@ -143,9 +148,15 @@ class App:
             loader=loader,
             memory=MemoryBudget(settings.worker_memory or host_memory()),
             concurrency=settings.concurrent_builds,
+            step_ended=metrics.step_ended,
         )
         self._reconciler = Reconciler(
-            database=database, builder=self._builder, router=router, logs=logs, changes=changes
+            database=database,
+            builder=self._builder,
+            router=router,
+            logs=logs,
+            changes=changes,
+            worker_lost=metrics.worker_lost,
         )
 
         commands = Deployments(
@@ -155,7 +166,6 @@ class App:
             kept_revisions=settings.kept_revisions,
             forget_logs=lambda uid, gone: _in_background(logs.remove_builds, uid, gone),
         )
-        request_ids = RequestIds()
         mutations = Mutations(database, vault.fingerprint)
         names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
         health = HealthMethods(router, operators, changes, set(names), self._stopping)
@@ -175,23 +185,26 @@ class App:
                     changes=changes,
                 ),
                 RevisionMethods(database, commands, snapshots, Differ(snapshots, environments)),
-                DebugMethods(database, commands, debugger, request_ids, settings.message_limit),
+                DebugMethods(database, commands, debugger, settings.message_limit),
                 LogMethods(database, commands, logs),
                 ServiceMethods(database, router),
             ),
-            *bind(
-                PREDICT, Access.CALLER, PredictMethods(router, database, commands, request_ids, settings.message_limit)
-            ),
+            *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands, settings.message_limit)),
             *bind(HEALTH, Access.ANYONE, health),
             *bind(reflection.SERVICE, Access.ANYONE, reflected),
             *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
         ]
         host_name = settings.listen.rpartition(":")[0]
+        observers = {f"/{PREDICT.full_name}/Predict": predict_observer(router, metrics.call_ended)}
         self._door = GrpcioDoor(
-            Dispatcher(methods, operators, self._stopping), settings.listen, message_limit=settings.message_limit
+            Dispatcher(methods, operators, self._stopping, observers),
+            settings.listen,
+            message_limit=settings.message_limit,
         )
         self.port = self._door.port
         self.address = f"{host_name}:{self.port}"
+        self._metrics_listener = MetricsListener(settings.metrics, metrics.exposition) if settings.metrics else None
+        self.metrics_address = self._metrics_listener.address if self._metrics_listener else ""
 
     def _isolate(self, settings: ServerSettings, state: StateDir) -> Isolation:
         if os.geteuid() == 0:
@@ -208,12 +221,16 @@ class App:
         await asyncio.to_thread(self._logs.sweep, kept)
         await self._reconciler.prepare()
         await self._door.start()
+        if self._metrics_listener is not None:
+            self._metrics_listener.start()
+        self._watching_lag = asyncio.ensure_future(watch_lag(self._metrics.loop_lagged))
         await self._reconciler.start()
         self._collecting = asyncio.ensure_future(self._collector.run())
         self._checking_tokens = asyncio.ensure_future(self._token_check.run())
         say = log.info if self._isolation.is_complete else log.warning
         say(self._isolation.describe())
-        log.info("serving", address=self.address, state_dir=str(self.state.root))
+        metrics = {"metrics": self.metrics_address} if self.metrics_address else {}
+        log.info("serving", address=self.address, state_dir=str(self.state.root), **metrics)
 
     async def stop(self) -> None:
         """Finish calls under way, end all workers, close the database. What is wished stays wished."""
@@ -227,6 +244,9 @@ class App:
         await asyncio.to_thread(self._host.close)
         self._output.close()
         self._spawner.close()
+        self._watching_lag.cancel()
+        if self._metrics_listener is not None:  # late, so that the last calls are seen
+            await asyncio.to_thread(self._metrics_listener.close)
         self._database.close()
         self.state.unlock()
         log.info("stopped")

@@ -1,13 +1,10 @@
 """Verbs of the `modelhost` command that live with the server."""
 
 import asyncio
-import logging
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 import uvloop
 
@@ -26,6 +23,7 @@ from modelhost.server.config import (
     default_state_dir,
     parse_uids,
 )
+from modelhost.server.observing.logs import LogFormat, LogLevel, configure_logs
 from modelhost.server.statedir import StateDirBusy
 from modelhost.server.store.database import DatabaseUnusable
 from modelhost.server.store.migrations import SchemaTooNew
@@ -45,6 +43,15 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow an address that is not loopback, without encryption.")
     ] = False,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELHOST_METRICS",
+            metavar="HOST:PORT",
+            help="Where Prometheus may read metrics, over HTTP; port 0 takes a free one.",
+            show_default="nowhere",
+        ),
+    ] = "",
     interpreter: Annotated[
         list[Path] | None,
         typer.Option(
@@ -109,6 +116,18 @@ def serve(
         list[Path] | None,
         typer.Option(help="A folder of the host that models may use, as its permissions allow them. Repeatable."),
     ] = None,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="MODELHOST_LOG_FORMAT",
+            case_sensitive=False,
+            help="What lines of the log look like; auto is human on a terminal and json elsewhere.",
+        ),
+    ] = LogFormat.AUTO,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(envvar="MODELHOST_LOG_LEVEL", case_sensitive=False, help="What is worth a line of the log."),
+    ] = LogLevel.INFO,
 ) -> None:
     """Run the server in the foreground until it gets SIGINT or SIGTERM.
 
@@ -117,12 +136,13 @@ def serve(
       modelhost serve
       modelhost serve --state-dir /var/lib/modelhost --interpreter /opt/python2.7/bin/python2.7
     """
-    _configure_logs()
+    configure_logs(log_format, log_level)
     try:
         settings = ServerSettings(
             state_dir=state_dir or default_state_dir(),
             listen=listen,
             insecure=insecure,
+            metrics=metrics,
             message_limit=max_message_bytes,
             snapshot_limit=max_snapshot_bytes,
             interpreters=tuple(interpreter or ()),
@@ -156,25 +176,3 @@ async def _serve(settings: ServerSettings) -> None:
             local.withdraw(app.port)
     finally:
         await app.stop()
-
-
-# Without local variables, which hold tokens and parameters, and not without end.
-_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=50)
-
-
-def _configure_logs() -> None:
-    """For people on a terminal, for machines elsewhere; always on stderr."""
-    terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *([] if terminal else [structlog.processors.ExceptionRenderer(_TRACEBACKS)]),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-            if terminal
-            else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -27,13 +27,15 @@ def default_state_dir() -> Path:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Sizes in bytes, times in seconds. `listen` is `host:port`; port 0 takes a free one.
+    """Sizes in bytes, times in seconds. `listen` and `metrics` are `host:port`; port 0 takes a free one.
 
-    `worker_memory` is what all models together may declare; 0 for what the host has.
+    Without `metrics` nobody can read any. `worker_memory` is what all models together may declare; 0 for what the host
+    has.
     """
 
     state_dir: Path = field(default_factory=default_state_dir)
     listen: str = DEFAULT_LISTEN
+    metrics: str = ""
     insecure: bool = False
     message_limit: int = DEFAULT_MESSAGE_LIMIT
     snapshot_limit: int = DEFAULT_SNAPSHOT_LIMIT
@@ -49,14 +51,9 @@ class ServerSettings:
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > MOST_PORT:
-            raise ValueError(f"--listen must be host:port, the port from 0 to {MOST_PORT}, not {self.listen!r}")
-        if not self.insecure and not _is_loopback(host):
-            raise ValueError(
-                f"{host} is not a loopback address, and calls would travel unencrypted; "
-                "listen on 127.0.0.1, or say --insecure if the network is trusted"
-            )
+        self._check_address("--listen", self.listen, "calls")
+        if self.metrics:
+            self._check_address("--metrics", self.metrics, "metrics")
         for folder in self.shared_folders:
             if not folder.is_absolute() or not folder.is_dir():
                 raise ValueError(f"--shared-folder must be the absolute path of a folder, not {str(folder)!r}")
@@ -64,6 +61,16 @@ class ServerSettings:
                 raise ValueError(f"--shared-folder {folder} must not have the state directory in it")
         if self.message_limit < 1024:
             raise ValueError("the message limit must be at least 1024 bytes")
+
+    def _check_address(self, flag: str, address: str, what: str) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > MOST_PORT:
+            raise ValueError(f"{flag} must be host:port, the port from 0 to {MOST_PORT}, not {address!r}")
+        if not self.insecure and not _is_loopback(host):
+            raise ValueError(
+                f"{host} is not a loopback address, and {what} would travel unencrypted; "
+                "listen on 127.0.0.1, or say --insecure if the network is trusted"
+            )
 
 
 def parse_uids(text: str) -> range:

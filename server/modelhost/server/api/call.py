@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """A call as a door received it. `deadline` is in the event loop's time; a caller's cancel cancels the task."""
+    """A call as a door received it. `deadline` is in the event loop's time; a caller's cancel cancels the task.
+
+    `request_id` is named by the dispatcher, before any handler.
+    """
 
     method: str
     metadata: Mapping[str, str | bytes]
     peer: str
     deadline: float | None
+    request_id: str = ""

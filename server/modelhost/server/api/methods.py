@@ -4,7 +4,8 @@ Parsing, access and errors are the same for every method and every door, and are
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
@@ -14,11 +15,13 @@ from google.protobuf.message import DecodeError, Message
 
 from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
-from modelhost.server.api.status import CallFailed, internal_error, status_of
-from modelhost.server.errors import DomainError, InvalidRequest, Unavailable
+from modelhost.server.api.request_ids import RequestIds
+from modelhost.server.api.status import CallFailed, Code, internal_error, status_of
+from modelhost.server.errors import DomainError, InvalidRequest, Unavailable, reason_name
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 LAST_WORDS_SECONDS = 0.2
+SAME_MOMENT_SECONDS = 0.05  # a caller whose deadline passes goes away about when the deadline passes here
 
 Request = TypeVar("Request", bound=Message)
 
@@ -66,22 +69,52 @@ class BidiStream(Generic[Request]):
 Method = Unary[Message] | ServerStream[Message] | BidiStream[Message]
 
 
-class Dispatcher:
-    """Runs methods on bytes. What it raises is `CallFailed`, with a status for the door to send."""
+# Is told of each unary call: its request, None if that was not read; how it ended, code and reason; how many seconds
+# it took.
+Observer = Callable[[Message | None, Code, str, float], None]
 
-    def __init__(self, methods: list[Method], operators: Operators, stopping: asyncio.Event) -> None:
+
+class Dispatcher:
+    """Runs methods on bytes. What it raises is `CallFailed`, with a status for the door to send.
+
+    `observers` are told of the calls of unary methods, by path.
+    """
+
+    def __init__(
+        self,
+        methods: list[Method],
+        operators: Operators,
+        stopping: asyncio.Event,
+        observers: Mapping[str, Observer],
+    ) -> None:
         self.methods = {method.path: method for method in methods}
         self._operators = operators
         self._stopping = stopping
+        self._observers = observers
+        self._request_ids = RequestIds()
 
     async def unary(self, method: Unary[Message], call: Call, data: bytes) -> bytes:
         """Answer a call."""
+        begun = time.perf_counter()
+        request: Message | None = None
+        code, reason = Code.OK, ""
         try:
             self._admit(method, call)
-            response = await method.handler(call, _parse(method.request, data))
+            request = _parse(method.request, data)
+            response = await method.handler(call, request)
             return response.SerializeToString()
+        except asyncio.CancelledError:
+            code, reason = _abandoned(call)
+            raise
         except Exception as error:
-            raise _failed(call, error) from None
+            failed = _failed(call, error)
+            code, reason = failed.status.code, failed.status.reason
+            raise failed from None
+        finally:
+            if observe := self._observers.get(method.path):
+                observe(request, code, reason, time.perf_counter() - begun)
+            else:
+                log.debug("call ended", method=call.method, code=code.name, reason=reason)
 
     async def server_stream(self, method: ServerStream[Message], call: Call, data: bytes) -> AsyncIterator[bytes]:
         """Answer a call with a stream."""
@@ -133,6 +166,9 @@ class Dispatcher:
                     following.exception()  # seen: the caller went away in the moment in which it ended
 
     def _admit(self, method: Method, call: Call) -> None:
+        """Name the call, for what is logged from here on too, and let it pass if it may."""
+        call.request_id = self._request_ids.of(call)
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
         if method.access is not Access.ANYONE:
             self._operators.check(call.metadata)
 
@@ -149,6 +185,13 @@ def _parse(kind: type[Message], data: bytes) -> Message:
             message=kind.DESCRIPTOR.full_name,
         ) from None
     return message
+
+
+def _abandoned(call: Call) -> tuple[Code, str]:
+    """Why a caller went away: its deadline has passed, or it does not want the answer any more."""
+    if call.deadline is not None and asyncio.get_running_loop().time() > call.deadline - SAME_MOMENT_SECONDS:
+        return Code.DEADLINE_EXCEEDED, reason_name(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED)
+    return Code.CANCELLED, ""
 
 
 def _failed(call: Call, error: Exception) -> CallFailed:

@@ -3,18 +3,22 @@
 import asyncio
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
+from structlog.contextvars import bind_contextvars
 
 from modelhost.server.api import names
 from modelhost.server.api.call import Call
-from modelhost.server.api.request_ids import RequestIds
+from modelhost.server.api.methods import Observer
+from modelhost.server.api.status import Code
 from modelhost.server.control.deployments import Deployments
-from modelhost.server.errors import InvalidRequest, PredictionFailed
+from modelhost.server.errors import DomainError, InvalidRequest, PredictionFailed
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.pool import Pool
-from modelhost.server.serving.router import Router
+from modelhost.server.serving.router import Router, Service
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -28,28 +32,24 @@ VALUE_LEVELS = 32  # parsers give up at 100 messages within each other, and each
 class PredictMethods:
     """Handlers of the Predict service. Nothing that they answer is larger than `message_limit` bytes."""
 
-    def __init__(
-        self,
-        router: Router,
-        database: Database,
-        commands: Deployments,
-        request_ids: RequestIds,
-        message_limit: int,
-    ) -> None:
+    def __init__(self, router: Router, database: Database, commands: Deployments, message_limit: int) -> None:
         self._router = router
         self._database = database
         self._commands = commands
-        self._request_ids = request_ids
         self._result_limit = message_limit - ENVELOPE_BYTES
 
     async def predict(self, call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
         """Call a model once."""
-        pool, revision = self._router.running(_service(request.service))
-        request_id = self._request_ids.of(call)
+        name = _service(request.service)
+        pool, revision = self._router.running(name)
         try:
-            return await self._predict(pool, revision, call.deadline, request_id, request)
-        except PredictionFailed as error:
-            error.values["request_id"] = request_id
+            return await self._predict(pool, revision, call.deadline, call.request_id, request)
+        except DomainError as error:
+            if isinstance(error, PredictionFailed):
+                error.values["request_id"] = call.request_id
+            raise
+        except Exception:  # a fault of the server, which the dispatcher logs
+            bind_contextvars(deployment=self._router.find(name).deployment_id, revision=revision)
             raise
 
     async def _predict(
@@ -108,6 +108,22 @@ class PredictMethods:
                 size=size,
                 limit=self._result_limit,
             )
+
+
+def observer(router: Router, ended: Callable[[Service | None, str, str, float], None]) -> Observer:
+    """Tells `ended` of the calls of `predict`: which service, code, reason, seconds.
+
+    A name that is no service's is None, so that callers cannot make up names to be kept.
+    """
+
+    def observe(request: Message | None, code: Code, reason: str, seconds: float) -> None:
+        try:
+            service = router.find(_service(request.service)) if isinstance(request, pb.PredictRequest) else None
+        except DomainError:
+            service = None
+        ended(service, code.name, reason, seconds)
+
+    return observe
 
 
 def _service(name: str) -> str:

@@ -30,6 +30,8 @@ DETAILS_BYTES = 4096
 class Code(IntEnum):
     """The canonical codes that are used here."""
 
+    OK = 0
+    CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
@@ -95,6 +97,7 @@ class Status:
     """How a call failed, ready for a door: `details` are a serialised google.rpc.Status."""
 
     code: Code
+    reason: str
     message: str
     details: bytes
 
@@ -115,7 +118,8 @@ def status_of(error: DomainError) -> Status:
     metadata = {name: cut(value, value_bytes) for name, value in error.values.items()}
     if not error.hint and (hint := hint_for(error.reason)):  # what people should do is no part of what happened
         metadata["hint"] = cut(hint, HINT_BYTES)
-    info = ErrorInfo(domain=DOMAIN, reason=reason_name(error.reason), metadata=metadata)
+    reason = reason_name(error.reason)
+    info = ErrorInfo(domain=DOMAIN, reason=reason, metadata=metadata)
     status = StatusMessage(code=code, message=message)
     _add(status, info)
     match error:
@@ -124,7 +128,7 @@ def status_of(error: DomainError) -> Status:
             _add(status, BadRequest(field_violations=[violation]))
         case Conflict():
             failed = PreconditionFailure.Violation(
-                type=reason_name(error.reason),
+                type=reason,
                 subject=cut(next(iter(error.values.values()), ""), VALUE_BYTES),
                 description=cut(error.message, DESCRIPTION_BYTES),
             )
@@ -133,7 +137,7 @@ def status_of(error: DomainError) -> Status:
             delay = Duration(nanos=0)
             delay.FromMilliseconds(int(error.retry_after * 1000))
             _add(status, RetryInfo(retry_delay=delay))
-    return Status(code, message, status.SerializeToString())
+    return Status(code, reason, message, status.SerializeToString())
 
 
 def internal_error() -> DomainError:

@@ -5,6 +5,7 @@ server, after a failure, or only to start the same revision once more.
 """
 
 import asyncio
+import contextvars
 import difflib
 import json
 import math
@@ -20,7 +21,7 @@ import structlog
 
 from modelhost.envs import Environment, EnvironmentStore, Job, read_requirements
 from modelhost.server.control import failures, settings
-from modelhost.server.control.buildlog import BuildLog
+from modelhost.server.control.buildlog import BuildLog, StepObserver
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.holds import Hold, Holds
 from modelhost.server.control.loading import Loader
@@ -74,6 +75,7 @@ class Builder:
         loader: Loader,
         memory: MemoryBudget,
         concurrency: int,
+        step_ended: StepObserver,
     ) -> None:
         self._database = database
         self._sources = data_sources
@@ -86,6 +88,7 @@ class Builder:
         self._holds = holds
         self._loader = loader
         self._memory = memory
+        self._step_ended = step_ended
         self._threads = ThreadPoolExecutor(concurrency, "builder")
 
     def close(self) -> None:
@@ -100,7 +103,8 @@ class Builder:
         listener: PoolListener,
     ) -> Pool | Broken:
         """Walk a revision to a loaded pool. Cancelling ends what is under way; the revision can be begun again."""
-        build_log = BuildLog(self._logs.build(deployment.uid, revision.number), revision.number)
+        structlog.contextvars.bind_contextvars(revision=revision.number)  # in the task of this build, and its pool's
+        build_log = BuildLog(self._logs.build(deployment.uid, revision.number), revision.number, self._step_ended)
         walk = _Walk(deployment, revision, build_log, listener, self._holds.take())
         if walk.revision.state is not RevisionState.READY:
             await self._restart(walk)
@@ -240,7 +244,8 @@ class Builder:
     async def _in_thread(self, walk: "_Walk", function: Callable[..., T], *arguments: object) -> T:
         """Call `function(*arguments, job)` on a thread. Cancelling cancels the job and waits for its end."""
         job = walk.log.job(dict(self._host.marker))
-        work = self._threads.submit(function, *arguments, job)
+        context = contextvars.copy_context()  # so that what is logged there has the deployment and the revision
+        work = self._threads.submit(lambda: context.run(function, *arguments, job))
         future = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(future)
@@ -273,7 +278,7 @@ class Builder:
     async def _fail(self, walk: "_Walk", error: Exception) -> Broken:
         known = failures.as_domain_error(error)
         if known.reason == ErrorReason.ERROR_REASON_INTERNAL:
-            log.error("a step failed", deployment=walk.deployment.id, revision=walk.revision.number, exc_info=error)
+            log.error("a step failed", step=walk.log.current_step, exc_info=error)
         failure = failures.failure_of(
             known, walk.deployment, revision=walk.revision.number, step=walk.log.current_step, now=time.time()
         )

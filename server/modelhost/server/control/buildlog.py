@@ -1,19 +1,23 @@
 """The build log of a revision: which step does what, what the tools print, how long each step took."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from modelhost.envs import Job, Stream
 from modelhost.server.store.logs import Log, LogEntry
 
+# Is told of each step: its name, how it ended ("ok", "failed", "interrupted"), how many seconds it took.
+StepObserver = Callable[[str, str, float], None]
+
 
 class BuildLog:
     """Writes a revision's build log. From any thread."""
 
-    def __init__(self, log: Log, revision: int) -> None:
+    def __init__(self, log: Log, revision: int, step_ended: StepObserver) -> None:
         self._log = log
         self._revision = revision
+        self._step_ended = step_ended
         self.current_step = ""
 
     def say(self, text: str, *, stream: Stream = Stream.SERVER, seconds: float = 0) -> None:
@@ -35,6 +39,14 @@ class BuildLog:
         """Name the step that what follows belongs to, and say how long it took."""
         self.current_step = name
         begun = time.monotonic()
-        yield
-        seconds = time.monotonic() - begun
+        outcome = "interrupted"
+        try:
+            yield
+            outcome = "ok"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            seconds = time.monotonic() - begun
+            self._step_ended(name, outcome, seconds)
         self.say(f"{name} done in {seconds:.2f} s", seconds=round(seconds, 3))

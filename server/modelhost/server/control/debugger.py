@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
+from structlog.contextvars import bound_contextvars
+
 from modelhost.envs import Environment, EnvironmentStore
 from modelhost.server.control.holds import Holds
 from modelhost.server.control.loading import Loader
@@ -59,7 +61,8 @@ class Debugger:
                 return await _outcome(pool.debug(parameters, deadline, request_id), time.time())
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._call_one_off(deployment, revision, parameters, request_id)
+                with bound_contextvars(deployment=deployment.id, revision=revision.number):
+                    return await self._call_one_off(deployment, revision, parameters, request_id)
         except TimeoutError:
             raise PredictionFailed(
                 ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,

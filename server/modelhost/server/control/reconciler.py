@@ -43,14 +43,27 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Reconciler:
-    """Owns a task per deployment that has something to do. Used on the event loop only."""
+    """Owns a task per deployment that has something to do. Used on the event loop only.
 
-    def __init__(self, *, database: Database, builder: Builder, router: Router, logs: Logs, changes: Changes) -> None:
+    `worker_lost` gets a deployment's id and the cause whenever one of its workers ends that was to live on.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        builder: Builder,
+        router: Router,
+        logs: Logs,
+        changes: Changes,
+        worker_lost: Callable[[str, str], None],
+    ) -> None:
         self.database = database
         self.builder = builder
         self.router = router
         self.logs = logs
         self.changes = changes
+        self.worker_lost = worker_lost
         self._actors: dict[str, _Actor] = {}
         self._closing = False
 
@@ -65,9 +78,9 @@ class Reconciler:
             self.poke(uid)
 
     def introduce(self, deployment: Deployment) -> None:
-        """Make its service known, and whether it is one to wait for."""
+        """Make its service known, and the state of the deployment."""
         self.router.add(deployment.service_id, deployment.id, deployment.uid)
-        self.router.find(deployment.service_id).starting = deployment.state in (_D.STARTING, _D.RUNNING)
+        self.router.find(deployment.service_id).state = deployment.state
 
     def poke(self, uid: str) -> None:
         """The wish for a deployment may have changed."""
@@ -101,18 +114,18 @@ class _Actor:
         self._uid = uid
         self._pool: Pool | None = None
         self._draining: set[asyncio.Task[None]] = set()  # pools that were replaced and have calls to finish
-        self._log = log.bind(deployment_uid=uid)
         self.wake = asyncio.Event()
         self.task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
+        structlog.contextvars.clear_contextvars()  # of whoever woke it
         try:
             while True:
                 self.wake.clear()
                 try:
                     rest = await self._step()
                 except Exception:
-                    self._log.exception("reconciling failed; trying again", seconds=RETRY_SECONDS)
+                    log.exception("reconciling failed; trying again", deployment_uid=self._uid, seconds=RETRY_SECONDS)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)
                     continue
@@ -130,6 +143,7 @@ class _Actor:
         deployment = await self._owner.database.run(self._read_and_supersede)
         if deployment is None:
             return True
+        structlog.contextvars.bind_contextvars(deployment=deployment.id)  # in all that this task starts, too
         self._owner.introduce(deployment)
         if number := revision_to_build(deployment, loaded=self._pool is not None):
             await self._bring_up(deployment, number)
@@ -161,7 +175,11 @@ class _Actor:
             self._owner.builder.build(
                 deployment,
                 revision,
-                listener=PoolListener(changed=lambda: self._seen(deployment), broken=self.wake.set),
+                listener=PoolListener(
+                    changed=lambda: self._seen(deployment),
+                    ended=lambda cause: self._owner.worker_lost(deployment.id, cause),
+                    broken=self.wake.set,
+                ),
             )
         )
         built = False
@@ -204,7 +222,7 @@ class _Actor:
         def swap() -> None:
             self._pool = pool
             self._owner.router.route(deployment.service_id, pool, number)
-            self._log.info("revision is served", deployment=deployment.id, revision=number)
+            log.info("revision is served", deployment=deployment.id, revision=number)  # in the database's context
 
         def activate(_: Transaction, current: Deployment) -> Deployment:
             updating = current.update_state is UpdateState.IN_PROGRESS
@@ -235,7 +253,7 @@ class _Actor:
             return _at_rest(as_served(tx, current), _D.FAILED, broken.failure)
 
         await self._change(lambda d: self._wants(d, number), fail)
-        self._log.warning("revision failed", deployment=deployment.id, revision=number, reason=broken.failure.reason)
+        log.warning("revision failed", revision=number, reason=broken.failure.reason, error=broken.failure.message)
 
     async def _give_up(self, deployment: Deployment, error: StepFailed) -> None:
         """The workers of a running deployment cannot be replaced any more."""

@@ -58,7 +58,7 @@ class TokenCheck:
                 "cannot ask when a token expires",
                 data_source=record.id,
                 reason=reason_name(error.reason),
-                message=error.message,
+                error=error.message,
             )
         except Exception:
             answered = False

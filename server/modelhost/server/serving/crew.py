@@ -42,7 +42,7 @@ class Desk(Protocol):
         """A worker cannot be called any more."""
 
     def ended(self, cause: str) -> None:
-        """A worker was lost, as `Worker.cause` says, or `recycled`: let go for a fresh one."""
+        """A worker was lost, as `Worker.cause` says, `recycled`: let go for a fresh one, or `load_failed`."""
 
     def broken(self, failure: StepFailed) -> None:
         """No worker lives, and none can be loaded: the crew has given up."""
@@ -182,6 +182,7 @@ class Crew:
             self._failures += 1
             self._loading_deaths += 1
             log.warning("worker could not be started", error=failure.message, attempt=self._loading_deaths)
+            self._desk.ended("load_failed")
             if self._loading_deaths >= LOADING_DEATHS and not self._live and not self._given_up:
                 self._given_up = True
                 self._desk.broken(failure)

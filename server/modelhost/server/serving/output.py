@@ -30,6 +30,7 @@ class Outputs:
     def __init__(self, pump: "OutputPump") -> None:
         self.lock = threading.Lock()
         self.owner = ""
+        self.log = log.bind(**structlog.contextvars.get_contextvars())  # the pump's thread does not know whose it is
         self._pump = pump
         self._poll = select.poll()
         self._pipes: dict[int, Pipe] = {}
@@ -135,7 +136,7 @@ class Pipe:
             self._sink(lines, self._rest_owner, cut)
         except Exception as error:
             if not self._deaf:
-                log.warning("output of a worker is lost", error=f"{type(error).__name__}: {error}")
+                self._outputs.log.warning("output of a worker is lost", error=f"{type(error).__name__}: {error}")
             self._deaf = True
         else:
             self._deaf = False

@@ -4,20 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelhost.server.errors import Conflict, NotFound
+from modelhost.server.resources import DeploymentState
 from modelhost.server.serving.pool import Pool, PoolStatus
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Service:
-    """A service that can be called, or could be if its deployment ran."""
+    """A service that can be called, or could be if its deployment ran. `state` is the deployment's when last read."""
 
     service_id: str
     deployment_id: str
     deployment_uid: str
     pool: Pool | None = None
     revision: int = 0
-    starting: bool = False
+    state: DeploymentState = DeploymentState.STOPPED
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is one to wait for."""
+        return self.state in (DeploymentState.STARTING, DeploymentState.RUNNING)
 
 
 class Router:
@@ -26,6 +32,7 @@ class Router:
     def __init__(self) -> None:
         self._services: dict[str, Service] = {}
         self._listeners: list[Callable[[Service], None]] = []
+        self._on_removal: list[Callable[[Service], None]] = []
 
     def add(self, service_id: str, deployment_id: str, deployment_uid: str) -> None:
         """Make a service known; of no effect if it is."""
@@ -39,6 +46,8 @@ class Router:
             self._services.pop(service.deployment_id, None)
             service.pool = None
             self.changed(service)
+            for listener in self._on_removal:
+                listener(service)
 
     def route(self, service_id: str, pool: Pool | None, revision: int) -> None:
         """Send the service's calls to `pool` from now on."""
@@ -73,6 +82,10 @@ class Router:
             )
         return service.pool, service.revision
 
+    def services(self) -> dict[str, Service]:
+        """All services as they are now, each under both of its names. From any thread."""
+        return self._services.copy()
+
     def status(self, service_id: str) -> PoolStatus:
         """What is seen of a service's workers now; all zero if it does not run."""
         service = self._services.get(service_id)
@@ -82,6 +95,10 @@ class Router:
     def listen(self, listener: Callable[[Service], None]) -> None:
         """Have `listener` called whenever a service's route or number of live workers changes."""
         self._listeners.append(listener)
+
+    def on_removal(self, listener: Callable[[Service], None]) -> None:
+        """Have `listener` called whenever a service is forgotten."""
+        self._on_removal.append(listener)
 
     def changed(self, service: Service) -> None:
         """Tell the listeners."""

@@ -8,7 +8,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from modelhost.server.api import convert, names
 from modelhost.server.api.call import Call
-from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.control import failures
 from modelhost.server.control import settings as settings_rules
 from modelhost.server.control.debugger import Debugger
@@ -26,13 +25,10 @@ ROOM_BYTES = 1024 * 1024  # for all but the result
 class DebugMethods:
     """Handler of DebugDeployment."""
 
-    def __init__(
-        self, database: Database, commands: Deployments, debugger: Debugger, request_ids: RequestIds, message_limit: int
-    ) -> None:
+    def __init__(self, database: Database, commands: Deployments, debugger: Debugger, message_limit: int) -> None:
         self._database = database
         self._commands = commands
         self._debugger = debugger
-        self._request_ids = request_ids
         self._result_limit = message_limit - ROOM_BYTES
 
     async def debug_deployment(self, call: Call, request: pb.DebugDeploymentRequest) -> pb.DebugDeploymentResponse:
@@ -46,9 +42,8 @@ class DebugMethods:
             return deployment, self._commands.find_revision(tx, deployment, number)
 
         deployment, revision = await self._database.run(find)
-        request_id = self._request_ids.of(call)
         outcome = await self._debugger.call(
-            deployment, revision, request.parameters_json.encode(), deadline=call.deadline, request_id=request_id
+            deployment, revision, request.parameters_json.encode(), deadline=call.deadline, request_id=call.request_id
         )
         seen, error = outcome.seen, outcome.error
         if len(seen.result) > self._result_limit:
@@ -60,7 +55,7 @@ class DebugMethods:
             stdout=seen.stdout,
             stderr=seen.stderr,
             revision=revision.number,
-            request_id=request_id,
+            request_id=call.request_id,
             timing=pb.DebugDeploymentResponse.Timing(
                 queue=_duration(seen.queue),
                 send=_duration(seen.send),

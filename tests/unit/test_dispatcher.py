@@ -1,0 +1,128 @@
+"""Every call has a name, and how it ended is told, whatever it ended with."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from structlog.contextvars import clear_contextvars, get_contextvars
+
+from modelhost.server.access.operators import Operators
+from modelhost.server.api.call import Call
+from modelhost.server.api.methods import Access, Dispatcher, Unary
+from modelhost.server.api.predict import PredictMethods
+from modelhost.server.api.status import CallFailed, Code
+from modelhost.server.errors import NotFound
+from modelhost.server.serving.router import Router
+from modelhost.v1 import predict_pb2 as pb
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+Handler = Callable[[Call, pb.PredictRequest], Awaitable[pb.PredictResponse]]
+
+PATH = "/modelhost.v1.Predict/Predict"
+REQUEST = pb.PredictRequest(service="model", parameters_json="1")
+
+
+class Told:
+    """What an observer is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, request: Any, code: Code, reason: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.calls.append((request, code.name, reason))
+
+
+@pytest.fixture
+def told() -> Told:
+    clear_contextvars()
+    return Told()
+
+
+async def dispatch(handler: Handler, told: Told, *, data: bytes = REQUEST.SerializeToString(), **more: Any) -> bytes:
+    method: Any = Unary(PATH, more.pop("access", Access.ANYONE), pb.PredictRequest, handler)
+    dispatcher = Dispatcher([method], Operators("mha_token"), asyncio.Event(), {PATH: told})
+    return await dispatcher.unary(
+        method, Call(PATH, more.pop("metadata", {}), "peer", more.pop("deadline", None)), data
+    )
+
+
+async def answer(call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
+    return pb.PredictResponse(request_id=call.request_id)
+
+
+async def test_a_call_is_named_by_its_caller_or_here_for_the_handler_and_for_the_log(told: Told) -> None:
+    given = pb.PredictResponse.FromString(await dispatch(answer, told, metadata={"x-request-id": "mine"}))
+    assert given.request_id == get_contextvars()["request_id"] == "mine"
+
+    made = pb.PredictResponse.FromString(await dispatch(answer, told, metadata={"x-request-id": "not one"}))
+    assert made.request_id == get_contextvars()["request_id"] not in ("", "mine", "not one")
+    assert told.calls == [(REQUEST, "OK", "")] * 2
+
+
+async def test_a_call_that_is_refused_is_told_with_its_reason(told: Told) -> None:
+    async def refuse(call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
+        raise NotFound(ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND, "no")
+
+    with pytest.raises(CallFailed):
+        await dispatch(refuse, told)
+
+    assert told.calls == [(REQUEST, "NOT_FOUND", "SERVICE_NOT_FOUND")]
+
+
+async def test_of_a_call_that_is_not_let_in_or_not_read_no_request_is_told(told: Told) -> None:
+    with pytest.raises(CallFailed):
+        await dispatch(answer, told, access=Access.CALLER)
+    with pytest.raises(CallFailed):
+        await dispatch(answer, told, data=b"\xff")
+
+    assert told.calls == [
+        (None, "UNAUTHENTICATED", "UNAUTHENTICATED"),
+        (None, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "ended"),
+    [
+        (None, ("CANCELLED", "")),
+        (60.0, ("CANCELLED", "")),
+        (0.0, ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")),
+        (-1.0, ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")),
+    ],
+)
+async def test_a_call_whose_caller_goes_away_is_told_by_its_deadline(
+    told: Told, seconds_left: float | None, ended: tuple[str, str]
+) -> None:
+    async def hang(call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    deadline = None if seconds_left is None else asyncio.get_running_loop().time() + seconds_left
+    call = asyncio.ensure_future(dispatch(hang, told, deadline=deadline))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    assert told.calls == [(REQUEST, *ended)]
+
+
+async def test_a_fault_of_the_server_in_a_prediction_is_logged_with_what_it_was_about(told: Told) -> None:
+    class Faulty:
+        async def call(self, *_: object) -> bytes:
+            raise RuntimeError("a fault")
+
+    router = Router()
+    router.add("svc-1", "model", "uid")
+    pool: Any = Faulty()
+    router.route("svc-1", pool, 3)
+    unused: Any = None
+    methods = PredictMethods(router, unused, unused, 4096)
+
+    with pytest.raises(CallFailed):
+        await dispatch(methods.predict, told, metadata={"x-request-id": "mine"})
+
+    assert get_contextvars() == {"request_id": "mine", "deployment": "model", "revision": 3}
+    assert told.calls == [(REQUEST, "INTERNAL", "INTERNAL")]

@@ -113,7 +113,7 @@ class RunningServer:
         )
 
     def create(
-        self, name: str, source: str, *, runtime: str = "python3.6", ref: str = "", **settings: Any
+        self, name: str, source: str, *, runtime: str = "python3.6", ref: str = "", workers: int = 0, **settings: Any
     ) -> Deployment:
         """Create a deployment; `settings` are fields of ModelSettings, and `directory` and `paths` of ModelSource."""
         where = {key: settings.pop(key) for key in ("directory", "paths", "project") if key in settings}
@@ -123,9 +123,28 @@ class RunningServer:
                 deployment=Deployment(
                     source=deployment_pb2.ModelSource(data_source=source, ref=ref, **where),
                     settings=deployment_pb2.ModelSettings(runtime=runtime, **settings),
+                    workers=workers,
                 ),
             )
         )
+
+    def scale(self, name: str, workers: int, *, wait: bool = True) -> Deployment:
+        """Have so many workers; waits until they are there and no others, or that is refused."""
+        deployment = self.client.admin.UpdateDeployment(
+            deployment_pb2.UpdateDeploymentRequest(
+                deployment=Deployment(name=f"deployments/{name}", workers=workers), update_mask={"paths": ["workers"]}
+            )
+        )
+
+        def settled() -> bool:
+            now = self.get(name)
+            there = now.observed.live_workers == workers and not now.observed.starting_workers
+            return there or now.HasField("failure")
+
+        if wait:
+            eventually(settled, seconds=START_SECONDS)
+            deployment = self.get(name)
+        return deployment
 
     def runtime_of_r(self) -> str:
         """The id of the R that this host has."""

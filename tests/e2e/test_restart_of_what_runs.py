@@ -4,7 +4,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelhost.client import ModelHostError
 from tests.e2e.daemon import Daemon, alive, python
@@ -14,6 +16,7 @@ from tests.git_repos import Repo
 from tests.running import eventually
 
 PYTHON = b"def predict(parameters):\n    return {'here': parameters}\n"
+PREDICT, ADMIN = "modelhost.v1.Predict", "modelhost.v1.Admin"
 R = b"score <- function(parameters) list(here = parameters)\n"
 
 
@@ -57,6 +60,31 @@ def test_running_deployments_of_every_runtime_are_back_with_their_service_ids_an
         assert operator.get(name).active_revision == 1
     assert len(list((daemon.state_dir / "workers").iterdir())) == len(runtimes)
     assert len(list((daemon.state_dir / "environments").glob("*/manifest.json"))) == len(runtimes), "none was rebuilt"
+
+
+def test_a_server_is_alive_at_once_and_ready_when_what_ran_runs_again(
+    daemon: Daemon, operator: Operator, repo: Repo, gate: Gate
+) -> None:
+    gate.open()
+    repo.commit({"main.py": gate.code.encode() + PYTHON})
+    operator.add_source("models", repo)
+    operator.deploy("slow", "models")
+    gate.wait_until_reached()
+    gate.close()
+
+    daemon.restart()
+    gate.wait_until_reached()
+
+    with grpc.insecure_channel(daemon.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=PREDICT))
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", ADMIN):
+            alive_too = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
+            assert alive_too.status == health_pb2.HealthCheckResponse.SERVING
+        gate.open()
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+    assert operator.predict("slow", 1) == {"here": 1}
 
 
 def test_stopped_deployments_failures_and_failed_updates_are_as_they_were(

@@ -3,15 +3,15 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from modelhost.client import Client, ModelHostError
-from tests.e2e.daemon import STOP_SECONDS, Daemon, alive
+from tests.e2e.daemon import STOP_SECONDS, Daemon, alive, python
 from tests.e2e.slow import Gate, SlowGit
-from tests.e2e.steps import Operator
+from tests.e2e.steps import Deployment, Operator
 from tests.git_repos import Repo
 from tests.running import eventually
 
@@ -50,6 +50,33 @@ def test_it_ends_when_it_is_asked_to_once_the_calls_under_way_are_finished(
     assert list((daemon.state_dir / "workers").iterdir()) == []
     assert list(Path(daemon.environment["XDG_RUNTIME_DIR"], "modelhost").iterdir()) == []
     assert json.loads(daemon.log_text().splitlines()[-1])["event"] == "stopped"
+
+
+def test_asked_a_second_time_it_ends_at_once_whatever_the_calls_under_way_do(
+    make_daemon: Callable[..., Daemon], repo: Repo, gate: Gate
+) -> None:
+    daemon = make_daemon("patient", "--stop-grace", "3600", "--interpreter", str(python("3.6"))).start()
+    operator = Operator(daemon)
+    body = "".join(f"    {line}\n" for line in gate.code.splitlines())
+    stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    repo.commit({"main.py": f"{stubborn}def predict(parameters):\n{body}    return 'finished'\n".encode()})
+    operator.add_source("models", repo)
+    operator.deploy("model", "models")
+    call = operator.begin_call("model")
+    gate.wait_until_reached()
+    running = daemon.processes()
+
+    os.kill(daemon.pid, signal.SIGTERM)
+    eventually(lambda: '"ending; calls under way may finish' in daemon.log_text())
+    assert not call.done()
+    os.kill(daemon.pid, signal.SIGTERM)
+
+    assert daemon.wait() == 0
+    assert alive(running) == []
+    assert isinstance(call.exception(STOP_SECONDS), ModelHostError)
+    assert json.loads(daemon.log_text().splitlines()[-1])["event"] == "stopped"
+    daemon.start()
+    assert operator.get("model").state == Deployment.STATE_RUNNING
 
 
 def is_listening(address: str, token: str) -> bool:

@@ -189,6 +189,20 @@ def test_a_watch_of_a_services_health_tells_of_its_stop_and_start(
     watch.cancel()
 
 
+def test_a_watch_of_a_service_that_is_not_there_yet_tells_of_it_when_it_comes(
+    server: RunningServer, raw: grpc.Channel, model: Deployment, name: str
+) -> None:
+    request = health_pb2.HealthCheckRequest(service=name)
+    watch = health_pb2_grpc.HealthStub(raw).Watch(request, metadata=[("authorization", f"Bearer {server.token}")])
+    assert next(watch).status == Status.SERVICE_UNKNOWN
+
+    server.create(name, "api-access")
+    assert next(watch).status == Status.NOT_SERVING
+    server.client.admin.StartDeployment(deployment_pb2.StartDeploymentRequest(name=name))
+    assert next(watch).status == Status.SERVING
+    watch.cancel()
+
+
 @pytest.mark.parametrize(
     ("name", "status"), [("", Status.SERVING), ("api-access", Status.SERVICE_UNKNOWN), ("no", Status.SERVICE_UNKNOWN)]
 )

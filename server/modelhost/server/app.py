@@ -26,7 +26,7 @@ from modelhost.server.api.methods import Access, Dispatcher, Method
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.predict import observer as predict_observer
-from modelhost.server.config import STOP_GRACE_SECONDS, ServerSettings
+from modelhost.server.config import ServerSettings
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.collector import Collector
@@ -109,6 +109,7 @@ class App:
         environments.sweep()
         self._logs = logs = Logs(state.logs)
         self._stopping = asyncio.Event()
+        self._stop_grace = settings.stop_grace
         changes = Changes()
         holds = Holds()
         self._collector = collector = Collector(database, snapshots, environments, holds, state.cache / "sources")
@@ -117,7 +118,7 @@ class App:
         self._output = OutputPump()
         self._router = router = Router()
         self._metrics = metrics = Metrics(router, metadata.version("modelhost"))
-        router.listen(lambda service: changes.notify(service.deployment_uid))
+        router.listen(lambda service: changes.notify(service.deployment_uid, service.service_id, service.deployment_id))
         self._sources = sources = Sources(
             database, state.cache / "sources", state.marker, vault, snapshot_limit=settings.snapshot_limit
         )
@@ -157,6 +158,7 @@ class App:
             logs=logs,
             changes=changes,
             worker_lost=metrics.worker_lost,
+            stop_grace=settings.stop_grace,
         )
 
         commands = Deployments(
@@ -168,7 +170,15 @@ class App:
         )
         mutations = Mutations(database, vault.fingerprint)
         names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
-        health = HealthMethods(router, operators, changes, set(names), self._stopping)
+        health = HealthMethods(
+            router,
+            operators,
+            changes,
+            open_names=set(names),
+            ready_name=PREDICT.full_name,
+            is_ready=lambda: self._reconciler.is_ready,
+            stopping=self._stopping,
+        )
         reflected = reflection.ReflectionMethods([*names, reflection.SERVICE.full_name, reflection.V1_NAME])
         methods: list[Method] = [
             *bind(
@@ -232,10 +242,17 @@ class App:
         metrics = {"metrics": self.metrics_address} if self.metrics_address else {}
         log.info("serving", address=self.address, state_dir=str(self.state.root), **metrics)
 
+    def hurry(self) -> None:
+        """Have `stop`, under way or yet to come, end calls and workers at once."""
+        log.warning("ending at once")
+        self._hurrying = asyncio.ensure_future(self._door.stop(0))
+        self._reconciler.hurry()
+        self._spawner.kill_all()
+
     async def stop(self) -> None:
         """Finish calls under way, end all workers, close the database. What is wished stays wished."""
         self._stopping.set()
-        await self._door.stop(STOP_GRACE_SECONDS)
+        await self._door.stop(self._stop_grace)
         self._collecting.cancel()
         self._checking_tokens.cancel()
         await self._reconciler.close()

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 import uvloop
 
@@ -18,6 +19,7 @@ from modelhost.server.config import (
     DEFAULT_LOADS,
     DEFAULT_MESSAGE_LIMIT,
     DEFAULT_SNAPSHOT_LIMIT,
+    DEFAULT_STOP_GRACE,
     DEFAULT_WORKER_UIDS,
     ServerSettings,
     default_state_dir,
@@ -28,6 +30,8 @@ from modelhost.server.statedir import StateDirBusy
 from modelhost.server.store.database import DatabaseUnusable
 from modelhost.server.store.migrations import SchemaTooNew
 from modelhost.server.text import bytes_read
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def serve(
@@ -112,6 +116,10 @@ def serve(
             show_default="what the host or its control group has",
         ),
     ] = "0",
+    stop_grace: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long calls may go on when the server is told to end.", min=0),
+    ] = DEFAULT_STOP_GRACE,
     shared_folder: Annotated[
         list[Path] | None,
         typer.Option(help="A folder of the host that models may use, as its permissions allow them. Repeatable."),
@@ -154,6 +162,7 @@ def serve(
             require_isolation=require_isolation,
             worker_memory=bytes_read(worker_memory),
             shared_folders=tuple(shared_folder or ()),
+            stop_grace=stop_grace,
         )
         uvloop.run(_serve(settings))
     except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, OSError, ValueError) as error:
@@ -163,9 +172,21 @@ def serve(
 
 async def _serve(settings: ServerSettings) -> None:
     stop = asyncio.Event()
+    app: App | None = None
+
+    def asked_to_stop() -> None:
+        """The first time: once calls are finished. The second time: now."""
+        if not stop.is_set():
+            log.info(
+                "ending; calls under way may finish, a second signal ends them at once", seconds=settings.stop_grace
+            )
+            stop.set()
+        elif app is not None:
+            app.hurry()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, asked_to_stop)
     app = App(settings)
     try:
         await app.start()

@@ -15,7 +15,7 @@ DEFAULT_LOADS = max(2, os.cpu_count() or 1)
 DEFAULT_KEPT_REVISIONS = 20
 DEFAULT_WORKER_UIDS = range(200_000, 265_536)
 MOST_UID = 2**32 - 2  # the one above means none
-STOP_GRACE_SECONDS = 10.0
+DEFAULT_STOP_GRACE = 10.0  # seconds
 MOST_PORT = 65535
 
 
@@ -48,6 +48,7 @@ class ServerSettings:
     require_isolation: bool = False
     shared_folders: tuple[Path, ...] = ()
     worker_memory: int = 0
+    stop_grace: float = DEFAULT_STOP_GRACE
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
@@ -59,6 +60,8 @@ class ServerSettings:
                 raise ValueError(f"--shared-folder must be the absolute path of a folder, not {str(folder)!r}")
             if self.state_dir.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"--shared-folder {folder} must not have the state directory in it")
+        if self.stop_grace < 0:
+            raise ValueError("--stop-grace must be 0 or more seconds")
         if self.message_limit < 1024:
             raise ValueError("the message limit must be at least 1024 bytes")
 

@@ -1,11 +1,13 @@
 """`grpc.health.v1.Health` (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 
-The server and its gRPC services are open to everyone. A prediction service is for those who may call it, and is SERVING
-only while a live worker has its model loaded; for everyone else it does not exist.
+The server and its gRPC services are open to everyone: `""` and the others are SERVING while the process answers, which
+is liveness; `modelhost.v1.Predict` only once what ran before a restart runs again, which is readiness. A prediction
+service is for those who may call it, and is SERVING only while a live worker has its model loaded; for everyone else it
+does not exist.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Callable, Set
 from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
@@ -13,6 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, H
 from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
 from modelhost.server.control.changes import Changes
+from modelhost.server.control.reconciler import READINESS
 from modelhost.server.errors import NotFound, Unauthenticated
 from modelhost.server.serving.router import Router
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -21,15 +24,29 @@ _Status: Any = HealthCheckResponse  # the generated module has no types
 
 
 class HealthMethods:
-    """Handlers of the Health service. `open_names` are the full names of the gRPC services."""
+    """Handlers of the Health service.
+
+    `open_names` are the full names of the gRPC services; `ready_name` is the one of them that waits for `is_ready`, of
+    whose change `changes` tells as READINESS.
+    """
 
     def __init__(
-        self, router: Router, operators: Operators, changes: Changes, open_names: Set[str], stopping: asyncio.Event
+        self,
+        router: Router,
+        operators: Operators,
+        changes: Changes,
+        *,
+        open_names: Set[str],
+        ready_name: str,
+        is_ready: Callable[[], bool],
+        stopping: asyncio.Event,
     ) -> None:
         self._router = router
         self._operators = operators
         self._changes = changes
         self._open_names = open_names | {""}
+        self._ready_name = ready_name
+        self._is_ready = is_ready
         self._stopping = stopping
 
     async def check(self, call: Call, request: HealthCheckRequest) -> HealthCheckResponse:
@@ -71,7 +88,8 @@ class HealthMethods:
 
     def _status(self, call: Call, name: str) -> Any:
         if name in self._open_names:
-            return _Status.NOT_SERVING if self._stopping.is_set() else _Status.SERVING
+            waits = name == self._ready_name and not self._is_ready()
+            return _Status.NOT_SERVING if self._stopping.is_set() or waits else _Status.SERVING
         try:
             self._operators.check(call.metadata)
             service = self._router.find(name)
@@ -81,8 +99,5 @@ class HealthMethods:
         return _Status.SERVING if live else _Status.NOT_SERVING
 
     def _subject(self, name: str) -> str:
-        """What to watch for changes: the deployment behind a prediction service."""
-        try:
-            return self._router.find(name).deployment_uid
-        except NotFound:
-            return name
+        """What to watch for changes: a prediction service by the name it is asked for, there or not."""
+        return READINESS if name == self._ready_name else name

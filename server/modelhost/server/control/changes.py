@@ -7,24 +7,25 @@ from contextlib import contextmanager
 
 
 class Changes:
-    """Subscriptions by deployment uid. Used on the event loop only."""
+    """Subscriptions by deployment uid, or by another word that whoever notifies also has. On the event loop only."""
 
     def __init__(self) -> None:
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
-    def notify(self, uid: str) -> None:
-        """Something about the deployment is new."""
-        for event in self._watchers.get(uid, ()):
-            event.set()
+    def notify(self, *subjects: str) -> None:
+        """Something about them is new."""
+        for subject in subjects:
+            for event in self._watchers.get(subject, ()):
+                event.set()
 
     @contextmanager
-    def watch(self, uid: str) -> Iterator[asyncio.Event]:
+    def watch(self, subject: str) -> Iterator[asyncio.Event]:
         """An event that is set at each change; whoever waits for it clears it. Changes in quick succession are one."""
         event = asyncio.Event()
-        self._watchers[uid].add(event)
+        self._watchers[subject].add(event)
         try:
             yield event
         finally:
-            self._watchers[uid].discard(event)
-            if not self._watchers[uid]:
-                del self._watchers[uid]
+            self._watchers[subject].discard(event)
+            if not self._watchers[subject]:
+                del self._watchers[subject]

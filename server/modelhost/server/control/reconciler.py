@@ -37,6 +37,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 STOP_GRACE_SECONDS = 10.0
 RETRY_SECONDS = 5.0
+READINESS = "readiness"  # what Changes tells of when `Reconciler.is_ready` changes; no uid
 
 _D = DeploymentState
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -57,6 +58,7 @@ class Reconciler:
         logs: Logs,
         changes: Changes,
         worker_lost: Callable[[str, str], None],
+        stop_grace: float,
     ) -> None:
         self.database = database
         self.builder = builder
@@ -64,17 +66,25 @@ class Reconciler:
         self.logs = logs
         self.changes = changes
         self.worker_lost = worker_lost
+        self.grace = stop_grace  # seconds that calls have to finish when the server ends
         self._actors: dict[str, _Actor] = {}
         self._closing = False
+        self._awaited: set[str] = set()  # deployments that were at work when the server before this one ended
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that an earlier server served is served again, or has failed; `Changes` tells of `READINESS`."""
+        return not self._awaited
 
     async def prepare(self) -> None:
         """Make all services known, before anybody asks for them."""
+        self._awaited = set(await self.database.run(deployments.unsettled))
         for deployment in await self.database.run(_all):
             self.introduce(deployment)
 
     async def start(self) -> None:
         """Carry on with everything that the database says is not at rest."""
-        for uid in await self.database.run(deployments.unsettled):
+        for uid in list(self._awaited):
             self.poke(uid)
 
     def introduce(self, deployment: Deployment) -> None:
@@ -93,6 +103,14 @@ class Reconciler:
             actor.task.add_done_callback(lambda task: self._forget(uid, task))
         actor.wake.set()
 
+    def attended(self, uid: str) -> None:
+        """A deployment is as it should be, or cannot be brought there for now."""
+        if uid in self._awaited:
+            self._awaited.discard(uid)
+            if self.is_ready:
+                self.changes.notify(READINESS)
+                log.info("ready: what ran before runs again")
+
     def _forget(self, uid: str, task: "asyncio.Task[None]") -> None:
         if uid in self._actors and self._actors[uid].task is task:
             del self._actors[uid]
@@ -104,6 +122,13 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """Have `close`, under way or yet to come, let no call finish."""
+        self.grace = 0
+        if self._closing:
+            for actor in self._actors.values():
+                actor.task.cancel()
 
 
 class _Actor:
@@ -126,17 +151,22 @@ class _Actor:
                     rest = await self._step()
                 except Exception:
                     log.exception("reconciling failed; trying again", deployment_uid=self._uid, seconds=RETRY_SECONDS)
+                    self._owner.attended(self._uid)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)
                     continue
+                if rest:
+                    self._owner.attended(self._uid)
                 if rest and not self.wake.is_set():
                     if self._pool is None and not self._draining:
                         return
                     await self.wake.wait()
         finally:
-            if self._pool is not None:
-                await self._pool.drain(STOP_GRACE_SECONDS)
-            await self._end_draining()
+            try:
+                if self._pool is not None:
+                    await self._pool.drain(self._owner.grace)
+            finally:
+                await finish(self._end_draining())
 
     async def _step(self) -> bool:
         """Do the next thing; true if there was none."""

@@ -75,6 +75,8 @@ class Spawner:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "spawner")
+        self._running: set[Process] = set()
+        self._ended = asyncio.Event()
 
     async def spawn(
         self,
@@ -91,6 +93,8 @@ class Spawner:
         `confined` are the launcher's words for what keeps it from others.
         Cancelling leaves nothing behind. Raises `OSError`.
         """
+        if self._ended.is_set():
+            raise OSError("the server is ending")
         prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}", *confined]
         started = asyncio.wrap_future(
             self._thread.submit(
@@ -116,7 +120,17 @@ class Spawner:
         assert popen.stdout is not None
         assert popen.stderr is not None
         on_output(popen.stdout, popen.stderr)
+        self._running.add(process)
+        process.exited.add_done_callback(lambda _: self._running.discard(process))
+        if self._ended.is_set():
+            process.signal(signal.SIGKILL)
         return process
+
+    def kill_all(self) -> None:
+        """Kill every process, and start no more."""
+        self._ended.set()
+        for process in self._running:
+            process.signal(signal.SIGKILL)
 
     def close(self) -> None:
         """End the thread. All processes must have ended: the kernel kills those that are left."""

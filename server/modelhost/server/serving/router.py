@@ -39,6 +39,7 @@ class Router:
         if service_id not in self._services:
             service = Service(service_id, deployment_id, deployment_uid)
             self._services[service_id] = self._services[deployment_id] = service
+            self.changed(service)
 
     def remove(self, service_id: str) -> None:
         """Forget a service."""

@@ -194,3 +194,20 @@ def test_changes_are_watched_as_they_come(modelhost: Command) -> None:
 
         assert "revision 1 serves" in watching.read_until("running, revision 1 serves")
         assert watching.interrupt().code == 130
+
+
+def test_a_deployment_is_scaled_while_it_serves_and_says_so(modelhost: Command) -> None:
+    revision = modelhost.ok("show rate --json").document["revision"]["number"]
+
+    assert modelhost.ok("scale rate 3").out == "rate: 3 workers, 3 live, running\n"
+    assert re.search(r"^workers +3 live", modelhost.ok("show rate").out, re.M)
+    assert modelhost.ok("scale rate 1 --json").document["deployment"]["workers"] == 1
+
+    assert modelhost.ok("show rate --json").document["revision"]["number"] == revision
+    modelhost.ok("deploy --quiet --name pair --source models --runtime python3.6 --secret-env API_KEY --workers 2")
+    assert re.search(r"^pair .* 2 ", modelhost.ok("list").out, re.M)
+    modelhost.ok("update pair --workers 1")
+    modelhost.ok("stop pair")
+    assert modelhost.ok("scale pair 2").out == "pair: 2 workers, stopped\n"
+    modelhost.ok("delete pair")
+    assert "1<=x<=64" in modelhost("scale rate 65").err

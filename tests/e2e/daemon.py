@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +53,20 @@ def alive(processes: Iterable[Process]) -> list[Process]:
 
 
 class Daemon:
-    """`modelhost serve` on `folder / "state"`; `options` are more of its command line."""
+    """`modelhost serve` on `folder / "state"`; `options` are more of its command line, `prefix` is what executes it."""
 
-    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
         self.log = folder / "server.log"
         self.options = options
+        self.prefix = prefix
         self.listen = "127.0.0.1:0"
         self.environment = {**surroundings(folder), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -137,7 +144,16 @@ class Daemon:
     @property
     def command(self) -> list[str]:
         """The command line."""
-        return [str(MODELHOST), "serve", "--state-dir", str(self.state_dir), "--listen", self.listen, *self.options]
+        return [
+            *self.prefix,
+            str(MODELHOST),
+            "serve",
+            "--state-dir",
+            str(self.state_dir),
+            "--listen",
+            self.listen,
+            *self.options,
+        ]
 
     def refused(self) -> "subprocess.CompletedProcess[str]":
         """Start one that is expected to end at once; returns how it did and what it said."""

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from modelhost.client import Client, ModelHostError
+from modelhost.server.serving.isolation import landlock_abi
 from tests.e2e.daemon import STOP_SECONDS, Daemon, python
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
 
+MODELS = Path(__file__).parents[1] / "models"
 MODEL = b"def predict(parameters):\n    return 'here'\n"
 
 MakeDaemon = Callable[..., Daemon]
@@ -253,6 +255,32 @@ def test_it_says_what_keeps_models_from_it(make_daemon: MakeDaemon) -> None:
     assert event["event"].startswith("workers are isolated: ")
     if os.geteuid() == 0:
         assert "a uid each, of 310000 to 310099" in event["event"]
+
+
+# A root that has no capability is like anybody else: it cannot give away its uid, nor cover a folder.
+POWERLESS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.skipif(landlock_abi() < 6, reason="Landlock keeps signals back since Linux 6.12")
+def test_a_server_without_privileges_keeps_its_secrets_and_itself_by_landlock(
+    make_daemon: MakeDaemon, repo: Repo
+) -> None:
+    options = ("--require-isolation", "--interpreter", str(python("3.6")))
+    daemon = make_daemon("host", *options, prefix=POWERLESS).start()
+    assert '"workers are isolated: Landlock' in daemon.log_text()
+    operator = Operator(daemon)
+    repo.commit({"main.py": (MODELS / "prowls.py").read_bytes()})
+    operator.add_source("models", repo)
+    operator.deploy("prowler", "models")
+    operator.deploy("neighbour", "models")
+    neighbour = operator.predict("neighbour", {"do": "me"})["pid"]
+
+    for name in ("secret.key", "admin.token", "modelhost.db"):
+        assert operator.predict("prowler", {"do": "read", "path": str(daemon.state_dir / name)}) == "EACCES"
+    for pid in (daemon.pid, neighbour):
+        assert operator.predict("prowler", {"do": "kill", "pid": pid}) == "EPERM"
+    assert operator.predict("neighbour", {"do": "me"})["pid"] == neighbour
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize(

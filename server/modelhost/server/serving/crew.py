@@ -241,8 +241,10 @@ class Crew:
         """Exchange those that are worn, one at a time."""
         try:
             while self._worn:
-                await self._exchange(self._worn[0])
-                self._worn.popleft()
+                try:
+                    await self._exchange(self._worn[0])
+                finally:
+                    self._worn.popleft()
         finally:
             self._exchanging = False
 

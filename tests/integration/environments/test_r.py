@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,46 @@ def test_requirements_that_are_no_packages_are_refused(r: Interpreter, r_store: 
     spec = r_store.specify(r, Requirements(Language.R, ("alpha; rm",)))
     with pytest.raises(BuildFailed, match="not a list of R packages"):
         r_store.build(spec, None, Job())
+
+
+# ---- from a lock
+
+
+def test_a_library_is_built_again_from_its_lock_though_the_repository_has_moved_on(
+    r: Interpreter, tmp_path: Path, cache: Path, offline: dict[str, str], repository: Path, model: Path
+) -> None:
+    moved = tmp_path / "cran"
+    shutil.copytree(repository, moved)
+    store = EnvironmentStore(tmp_path / "environments", cache=cache, environ=offline, r_repositories=[moved.as_uri()])
+    spec = spec_of(store, r, model, "beta")
+    before = store.build(spec, None, Log().job)
+    assert before.lock == ("alpha==1.2.0", "beta==0.1-3")
+    store.remove(spec.digest)
+    packages = moved / "src" / "contrib"
+    (packages / "alpha_1.2.0.tar.gz").rename(packages / "Archive" / "alpha" / "alpha_1.2.0.tar.gz")
+    make_r_package(packages, r, "alpha", "2.0.0", "Imports: stats\n")
+    write_index(packages, r)
+    log = Log()
+
+    again = store.build(spec, None, log.job, before.lock)
+
+    assert (again.lock, again.digest, again.path) == (before.lock, before.digest, before.path)
+    assert run(again, "cat(beta::beta(), alpha::alpha())") == "0.1-3 1.2.0"
+    assert "installing the 2 packages that were locked" in log.said
+    store.remove(spec.digest)
+    (packages / "Archive" / "alpha" / "alpha_1.2.0.tar.gz").unlink()
+    with pytest.raises(BuildFailed, match=r"alpha 1\.2\.0, which was locked, is in none of the") as caught:
+        store.build(spec, None, Log().job, before.lock)
+    assert caught.value.cause is Cause.LOCK_UNMET
+    assert store.build(spec, None, Log().job).lock == ("alpha==2.0.0", "beta==0.1-3")
+
+
+def test_a_lock_is_followed_with_the_repositories_that_the_server_has_now(
+    r: Interpreter, r_store: EnvironmentStore, model: Path, tmp_path: Path
+) -> None:
+    spec = replace(spec_of(r_store, r, model, "alpha"), repositories=("http://127.0.0.1:9",))
+
+    environment = r_store.build(spec, None, Log().job, ("alpha==1.0.0",))
+
+    assert environment.lock == ("alpha==1.0.0",)
+    assert environment.digest == spec.digest_with(("alpha==1.0.0",))

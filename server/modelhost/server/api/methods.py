@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
 from modelhost.server.api.status import CallFailed, internal_error, status_of
-from modelhost.server.errors import DomainError, InvalidRequest, Unavailable
+from modelhost.server.errors import DiskFull, DomainError, InvalidRequest, Unavailable
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 LAST_WORDS_SECONDS = 0.2
@@ -152,7 +152,8 @@ def _parse(kind: type[Message], data: bytes) -> Message:
 
 
 def _failed(call: Call, error: Exception) -> CallFailed:
-    if isinstance(error, DomainError):
-        return CallFailed(status_of(error))
+    known = error if isinstance(error, DomainError) else DiskFull.told_by(error)
+    if known is not None:
+        return CallFailed(status_of(known))
     log.error("a call failed in the server", method=call.method, peer=call.peer, exc_info=error)
     return CallFailed(status_of(internal_error()))

@@ -85,6 +85,19 @@ MIGRATIONS = (
     ALTER TABLE data_sources ADD COLUMN secret TEXT NOT NULL DEFAULT '';
     ALTER TABLE data_sources ADD COLUMN options TEXT NOT NULL DEFAULT '{}';  -- JSON of resources.SourceOptions
     """,
+    # 3: what environments hold, so that one that is gone can be built again
+    """
+    CREATE TABLE environment_locks (
+        digest       TEXT PRIMARY KEY,  -- of the environment, as revisions name it
+        runtime      TEXT NOT NULL,
+        version      TEXT NOT NULL,
+        platform     TEXT NOT NULL,
+        repositories TEXT NOT NULL,     -- JSON: part of what was asked for, of R
+        packages     TEXT NOT NULL,     -- JSON: every line of the lock
+        created      REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX revisions_by_environment_digest ON revisions (environment_digest);
+    """,
 )
 
 

@@ -185,7 +185,7 @@ def test_a_damaged_database_is_refused_and_not_overwritten(
     sentence = refusal(daemon)
 
     assert sentence.startswith(f"the database {database} cannot be used: ")
-    assert "`modelhost restore` makes a new state directory from a backup" in sentence
+    assert "then `modelhost restore` puts that of a backup in its place" in sentence
     assert database.read_bytes() == damaged
 
 

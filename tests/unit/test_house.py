@@ -37,6 +37,7 @@ SERVER = {
     "doors": {"api"},
     "statedir": {"envs"},
     "config": {"envs"},
+    "backup": {"store", "statedir", "vault", "config", "envs"},
     "app": {"doors", "api", "control", "access", "serving", "sources", "store", "vault", "envs", "config", "statedir"},
     "commands": {"app", "config", "statedir", "store", "envs", "client"},
 }

@@ -21,7 +21,17 @@ from modelhost.envs import (
     Requirements,
     read_requirements,
 )
-from tests.integration.environments.workshop import WAIT, Log, is_running, left_on_disk, run, spec_of, wait_until
+from tests.integration.environments.workshop import (
+    WAIT,
+    Log,
+    is_running,
+    left_on_disk,
+    make_r_package,
+    run,
+    spec_of,
+    wait_until,
+    write_index,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +39,6 @@ def r(interpreters: Mapping[str, Interpreter]) -> Interpreter:
     found = [one for one in interpreters.values() if one.language is Language.R and one.usable]
     assert found, "these tests need an R that rpy2 can drive"
     return found[0]
-
-
-def make_r_package(folder: Path, r: Interpreter, name: str, version: str, fields: str = "", **files: str) -> None:
-    """Build a source package into a folder; it exports a function of its name that returns its version."""
-    source = folder / "source" / name
-    contents = {
-        "DESCRIPTION": f"Package: {name}\nVersion: {version}\nTitle: Test\nDescription: For tests.\nLicense: GPL-3\n"
-        f"Author: Tests\nMaintainer: Tests <tests@example.com>\n{fields}",
-        "NAMESPACE": f"export({name})\n",
-        "R/code.R": f"{name} <- function() '{version}'\n",
-        **{path.replace("__", "/").replace("_", "."): text for path, text in files.items()},
-    }
-    for path, text in contents.items():
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        (source / path).write_text(text)
-    for script in source.glob("configure"):
-        script.chmod(0o755)
-    subprocess.run([r.path, "CMD", "build", source], cwd=folder, check=True, capture_output=True)
-    shutil.rmtree(folder / "source")
-
-
-def write_index(folder: Path, r: Interpreter) -> None:
-    code = "tools::write_PACKAGES('.', type = 'source')"
-    subprocess.run([r.path, "--vanilla", "--slave", "-e", code], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

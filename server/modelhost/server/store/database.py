@@ -127,8 +127,8 @@ def _open(path: Path) -> apsw.Connection:
         if is_full(error):
             raise OSError(errno.ENOSPC, "there is no room to open the database", str(path)) from error
         raise DatabaseUnusable(
-            f"the database {path} cannot be used: {error}; it was left as it is. `modelhost restore` makes a new state "
-            "directory from a backup; to begin with none, move the file and those beside it away"
+            f"the database {path} cannot be used: {error}; it was left as it is. Move it away, with its -wal "
+            "file: then `modelhost restore` puts that of a backup in its place, or the next start begins with none"
         ) from error
 
 

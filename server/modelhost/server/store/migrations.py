@@ -107,12 +107,18 @@ class SchemaTooNew(Exception):
 
 def migrate(connection: apsw.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Bring the schema up to date. Raises `SchemaTooNew`."""
-    current = connection.execute("PRAGMA user_version").get
-    if current > len(migrations):
-        raise SchemaTooNew(
-            f"the database has schema {current}, this server knows up to {len(migrations)}: run a newer modelhost"
-        )
+    current = check_known(connection, migrations)
     for number, change in enumerate(migrations[current:], current + 1):
         with connection:
             connection.execute(change)
             connection.execute(f"PRAGMA user_version = {number}")
+
+
+def check_known(connection: apsw.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """The number of the schema; 0 for none. Raises `SchemaTooNew`."""
+    current = int(connection.execute("PRAGMA user_version").get)
+    if current > len(migrations):
+        raise SchemaTooNew(
+            f"the database has schema {current}, this server knows up to {len(migrations)}: run a newer modelhost"
+        )
+    return current

@@ -14,6 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from modelhost.server.errors import DiskFull, reason_name
 from modelhost.server.resources import (
     DataSource,
     Deployment,
@@ -31,6 +32,7 @@ from modelhost.server.store import deployments, requests, sources
 from modelhost.server.store.database import Database, DatabaseUnusable, Transaction
 from modelhost.server.store.migrations import MIGRATIONS, SchemaTooNew, migrate
 from modelhost.server.store.requests import Answered
+from tests.full_disk import MIB, small_disk
 
 
 @pytest.fixture
@@ -92,6 +94,59 @@ async def test_a_commit_that_fails_is_rolled_back_and_the_next_transaction_goes_
     assert await words(database) == []
     await database.run(lambda tx: tx.insert("words", word="two"))
     assert await words(database) == ["two"]
+
+
+async def test_a_transaction_that_finds_no_room_is_undone_and_the_next_one_goes_on(database: Database) -> None:
+    def few_pages(tx: Transaction) -> None:
+        (count,) = tx.one("PRAGMA page_count") or (0,)
+        tx.execute(f"PRAGMA max_page_count = {count}")
+
+    def grow(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        tx.insert("words", word="x" * 100_000)
+
+    await database.run(few_pages)
+    for _ in range(2):
+        with pytest.raises(DiskFull) as caught:
+            await database.run(grow)
+        assert reason_name(caught.value.reason) == "DISK_FULL"
+        assert await words(database) == []
+
+    await database.run(lambda tx: tx.execute("PRAGMA max_page_count = 100000"))
+    await database.run(grow)
+    assert len(await words(database)) == 2
+
+
+@pytest.mark.parametrize("room", [0, 8192, 40_960])
+async def test_a_commit_that_finds_no_room_on_the_disk_is_undone_and_works_once_there_is(
+    tmp_path: Path, room: int
+) -> None:
+    with small_disk(tmp_path / "disk", 8 * MIB) as disk:
+        database = Database(disk.path / "modelhost.db")
+        try:
+            await database.run(lambda tx: tx.execute("CREATE TABLE words (word TEXT PRIMARY KEY) STRICT"))
+            await database.run(lambda tx: tx.insert("words", word="before"))
+            with disk.filled(leave=room):
+                for _ in range(3):
+                    with pytest.raises(DiskFull):
+                        await database.run(lambda tx: tx.insert("words", word="x" * 100_000))
+                    assert await words(database) == ["before"]
+
+            await database.run(lambda tx: tx.insert("words", word="x" * 100_000))
+            assert len(await words(database)) == 2
+        finally:
+            database.close()
+        Database(disk.path / "modelhost.db").close()
+
+
+def test_on_a_full_disk_a_database_is_not_called_damaged(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 * MIB) as disk:
+        with disk.filled(), pytest.raises(OSError, match="no room"):
+            Database(disk.path / "new.db")
+        Database(disk.path / "new.db").close()
+        with disk.filled(), pytest.raises(OSError, match="no room"):
+            Database(disk.path / "new.db")
+        Database(disk.path / "new.db").close()
 
 
 async def test_a_transaction_that_sqlite_rolls_back_itself_raises_what_went_wrong(database: Database) -> None:

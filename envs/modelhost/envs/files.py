@@ -14,6 +14,7 @@ REMOVE_ATTEMPTS = 5
 REMOVING = ".removing"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an `OSError`
 NO_ROOM_BYTES = 1024 * 1024
+LITTLE_ROOM_BYTES = 32 * 1024 * 1024  # an empty environment, and what its tools unpack meanwhile
 
 # Decides whether something may be removed: calls the act that makes it invisible, and returns whether it did.
 Guard = Callable[[Callable[[], None]], bool]
@@ -102,13 +103,13 @@ def _open(path: str | Path, mode: int) -> None:
         os.chmod(path, stat.S_IMODE(wanted))
 
 
-def has_no_room(path: Path) -> bool:
+def has_no_room(path: Path, needed: int = NO_ROOM_BYTES) -> bool:
     """Whether the disk is so full that what failed on it just now failed for that, whatever it said."""
     try:
         status = os.statvfs(path)
     except OSError:
         return False
-    return status.f_bavail * status.f_frsize < NO_ROOM_BYTES or (status.f_files > 0 and status.f_favail == 0)
+    return status.f_bavail * status.f_frsize < needed or (status.f_files > 0 and status.f_favail == 0)
 
 
 def remove_tree(path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from modelhost.envs import relock
 from modelhost.envs.failures import explain_creation, explain_pip
-from modelhost.envs.files import copy_files
+from modelhost.envs.files import copy_files, has_no_room, remove_tree
 from modelhost.envs.plan import INSTALL_SECONDS, Plan
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.envs.variables import pip_variables
@@ -51,18 +51,27 @@ def build_python(plan: Plan, job: Job) -> tuple[str, ...]:
 
 def _create(plan: Plan, job: Job) -> None:
     interpreter = plan.spec.interpreter
+    seeds = plan.cache / "virtualenv"
     if interpreter.version_info >= FIRST_WITH_OWN_VENV:
         argv = [str(interpreter.path), "-I", "-m", "venv", str(plan.folder)]
     else:
         argv = [
             sys.executable, "-m", "virtualenv", "--python", str(interpreter.path),
-            "--app-data", str(plan.cache / "virtualenv"),
+            "--app-data", str(seeds),
             "--no-download", "--no-periodic-update", "--pip", "embed", "--setuptools", "embed", "--wheel", "embed",
             "--activators", "", "--no-vcs-ignore", str(plan.folder),
         ]  # fmt: skip
     # A virtualenv.ini of whoever runs the server has no say.
     variables = {**plan.variables, "VIRTUALENV_CONFIG_FILE": os.devnull}
-    job.run(argv, env=variables, cwd=plan.scratch, timeout=CREATE_SECONDS)
+    try:
+        job.run(argv, env=variables, cwd=plan.scratch, timeout=CREATE_SECONDS)
+    except CommandFailed:
+        # virtualenv unpacks its pip there. Where it was killed meanwhile, or found no room, it takes what it left for
+        # whole, and fails with that from then on.
+        remove_tree(seeds)
+        if has_no_room(plan.folder):
+            raise
+        job.run(argv, env=variables, cwd=plan.scratch, timeout=CREATE_SECONDS)
     for script in [*plan.folder.glob("bin/activate*"), *plan.folder.glob("bin/Activate.ps1")]:
         script.unlink()
 

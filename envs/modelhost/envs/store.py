@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelhost.envs.errors import BuildFailed, Cause
-from modelhost.envs.failures import explain_build
+from modelhost.envs.failures import explain_build, room_for
 from modelhost.envs.files import Guard, at_once, has_no_room, open_and_measure, remove_tree
 from modelhost.envs.locks import try_lock
 from modelhost.envs.manifest import NAME, masked, read_manifest, write_manifest
@@ -216,7 +216,7 @@ class EnvironmentStore:
             write_manifest(environment)
         except BaseException as error:
             end_marked(MARK, str(folder))
-            full = isinstance(error, BuildFailed | OSError) and has_no_room(self.root)
+            full = isinstance(error, BuildFailed | OSError) and has_no_room(self.root, room_for(error))
             with suppress(OSError):  # what cannot be removed has no manifest, and is swept later
                 remove_tree(folder)
             explained = explain_build(error, full=full, locked=bool(follow))

@@ -26,12 +26,12 @@ PYTHONS = ["python2.7", "python3.6", "python3.13"]
 WAIT = 120.0  # seconds; only a hang reaches it
 
 
-def make_wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    """Write the smallest wheel there is (PEP 427): one module, for every Python."""
+def make_wheel(folder: Path, name: str, version: str, requires: str = "", size: int = 0) -> None:
+    """Write the smallest wheel there is (PEP 427): one module of `size` bytes or more, for every Python."""
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     files = {
-        f"{name}.py": f"version = '{version}'\n",
+        f"{name}.py": f"version = '{version}'\n" + "#" * size,
         f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n"
         "Tag: py2-none-any\nTag: py3-none-any\n",

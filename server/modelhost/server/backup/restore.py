@@ -37,12 +37,12 @@ def restore(source: Path, state_dir: Path, key: Path | None) -> Restored:
     state = StateDir(state_dir)
     lock = state.root / "lock"
     was_there = lock.exists()
-    state.lock()
     try:
+        state.lock()
         return _restore(source, state, key)
     except BaseException:
         if not was_there:
-            lock.unlink()
+            lock.unlink(missing_ok=True)
         for folder in made:
             folder.rmdir()
         raise

@@ -79,7 +79,7 @@ def test_deployments_of_python_and_r_are_back_on_another_host_with_the_packages_
 
     restored = modelhost.ok(f"restore models.backup.tar --state-dir {second.state_dir}")
 
-    assert "the 2 that ran" in restored.out
+    assert "of these, 2 deployments ran" in restored.out
     assert restored.err == ""
     assert sorted(path.name for path in second.state_dir.iterdir()) == ["lock", "modelhost.db", "secret.key"]
     second.start()

@@ -123,13 +123,13 @@ class Environment:
     """For display: passwords in URLs are masked."""
     lock: tuple[str, ...]
     """Every package inside, sorted: "numpy==1.16.6"."""
-    repositories: tuple[str, ...]
-    """R: those of the spec."""
     size_bytes: int
     """Disk use, in whole blocks, when it was built."""
     created: float
     """Seconds since the epoch."""
     build_seconds: float
+    repositories: tuple[str, ...] = ()
+    """R: those of the spec."""
 
     @property
     def python(self) -> Path:

@@ -89,7 +89,8 @@ def restore(
             f" {root / 'secret.key'} before the server is started, or set them again",
             err=True,
         )
-    typer.echo(f"`modelhost serve --state-dir {root}` brings back the {restored.contents.running} that ran")
+    running = _count(restored.contents.running, "deployment")
+    typer.echo(f"of these, {running} ran: `modelhost serve --state-dir {root}` brings them back")
 
 
 def _tried(act: Callable[[], T]) -> T:

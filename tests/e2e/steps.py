@@ -122,12 +122,13 @@ class Operator:
         """`RUNNING`, …"""
         return Deployment.State.Name(self.get(name).state).removeprefix("STATE_")
 
+    def revision(self, name: str, number: int = 1) -> Any:
+        """A revision of a deployment."""
+        return self.admin.GetRevision(deployment_pb2.GetRevisionRequest(name=f"deployments/{name}/revisions/{number}"))
+
     def revision_state(self, name: str, number: int = 1) -> str:
         """`LOADING`, …"""
-        revision = self.admin.GetRevision(
-            deployment_pb2.GetRevisionRequest(name=f"deployments/{name}/revisions/{number}")
-        )
-        return Revision.State.Name(revision.state).removeprefix("STATE_")
+        return Revision.State.Name(self.revision(name, number).state).removeprefix("STATE_")
 
     def wait_until_running(self, name: str) -> Any:
         """Wait for RUNNING; a failure shows the build log."""

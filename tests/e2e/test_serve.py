@@ -187,7 +187,7 @@ def test_a_damaged_database_is_refused_and_not_overwritten(
     sentence = refusal(daemon)
 
     assert sentence.startswith(f"the database {database} cannot be used: ")
-    assert sentence.endswith("put a copy in its place that is whole, or move it away to begin with none")
+    assert "then `modelhost restore` puts that of a backup in its place" in sentence
     assert database.read_bytes() == damaged
 
 

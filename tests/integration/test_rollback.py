@@ -1,12 +1,17 @@
 """Every version is kept for a while, and can be run again."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
+
+import apsw
+import pytest
 
 from modelhost.server.errors import reason_name
 from modelhost.v1 import data_source_pb2, deployment_pb2
 from tests.git_repos import Repo
-from tests.revisions import Revision, diff, model, revisions, rollback
+from tests.integration.environments.workshop import make_wheel
+from tests.revisions import Revision, collect, diff, model, revisions, rollback
 from tests.running import Deployment, RunningServer, eventually, reason_of
 
 
@@ -124,6 +129,101 @@ def test_a_rollback_builds_an_environment_anew_that_is_gone(tmp_path: Path) -> N
         assert server.predict("churn", 0) == "one"
         assert (tmp_path / "state" / "environments" / environment[:32] / "manifest.json").exists()
         assert reason_of(lambda: diff(server, "churn", 2)) == ""
+
+
+def test_an_environment_that_is_gone_is_built_of_the_packages_that_were_locked_for_the_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    make_wheel(index, "tiny", "1.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    repo = Repo(tmp_path / "repo")
+    repo.commit(
+        {"main.py": b"import tiny\ndef predict(parameters):\n    return tiny.version\n", "requirements.txt": b"tiny"}
+    )
+    with RunningServer(tmp_path / "state") as server:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+        before = revisions(server, "churn")[1]
+        folder = tmp_path / "state" / "environments" / before.environment.removeprefix("environments/")[:32]
+        make_wheel(index, "tiny", "2.0")
+        shutil.rmtree(folder)
+        server.update("churn", unbox=True)
+        assert server.predict("churn", 0) == "2.0", "an update resolves anew"
+
+        rollback(server, "churn", 1)
+
+        assert server.predict("churn", 0) == "1.0"
+        again = revisions(server, "churn")[1]
+        assert again.environment_digest == before.environment_digest
+        assert again.environment != before.environment, "the spec's own place is that of the newer one"
+        assert rollback(server, "churn", 2).active_revision == 2
+        assert server.predict("churn", 0) == "2.0"
+        assert {change.name: (change.before, change.after) for change in diff(server, "churn", 2, 1).packages} == {
+            "tiny": ("1.0", "2.0")
+        }
+
+
+def test_a_locked_package_that_is_gone_is_told_and_an_update_resolves_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    make_wheel(index, "tiny", "1.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    repo = Repo(tmp_path / "repo")
+    repo.commit(
+        {"main.py": b"import tiny\ndef predict(parameters):\n    return tiny.version\n", "requirements.txt": b"tiny"}
+    )
+    with RunningServer(tmp_path / "state") as server:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+        server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name="churn"))
+        server.wait("churn", Deployment.STATE_STOPPED)
+        shutil.rmtree(tmp_path / "state" / "environments")
+        (index / "tiny-1.0-py2.py3-none-any.whl").unlink()
+        make_wheel(index, "tiny", "2.0")
+
+        failed = server.start("churn")
+
+        assert failed.state == Deployment.STATE_FAILED
+        assert reason_name(failed.failure.reason) == "REQUIREMENT_NOT_FOUND"
+        assert "tiny==1.0" in failed.failure.message
+        assert "`modelhost update churn` makes a new revision" in failed.failure.hint
+        server.update("churn", unbox=True)
+        assert server.start("churn").state == Deployment.STATE_RUNNING
+        assert server.predict("churn", 0) == "2.0"
+
+
+def test_what_a_server_before_this_one_did_not_lock_is_locked_by_what_is_on_disk(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": model("one")})
+    database = tmp_path / "state" / "modelhost.db"
+
+    def locks(statement: str = "SELECT digest, packages FROM environment_locks") -> list[tuple[str, str]]:
+        with closing(apsw.Connection(str(database))) as connection:  # sqlite3 would undo the locks of this process
+            return list(connection.execute(statement))
+
+    with RunningServer(tmp_path / "state") as server:
+        server.add_source("models", repo)
+        server.deploy("churn", "models")
+        server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name="churn"))
+        server.wait("churn", Deployment.STATE_STOPPED)
+        before = locks()
+        assert [digest for digest, _ in before] == [revisions(server, "churn")[1].environment_digest]
+        assert "pip==" in before[0][1]
+    locks("DELETE FROM environment_locks")
+
+    with RunningServer(tmp_path / "state") as server:
+        assert locks() == before
+
+        server.client.admin.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name="churn", force=True))
+        eventually(lambda: reason_of(lambda: server.get("churn")) == "DEPLOYMENT_NOT_FOUND")
+        collect(server)
+        assert locks() == []
 
 
 def test_what_is_lost_cannot_be_compared(tmp_path: Path) -> None:

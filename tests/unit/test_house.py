@@ -53,6 +53,7 @@ SERVER = {
         "observing",
     },
     "commands": {"app", "config", "statedir", "store", "envs", "client", "observing"},
+    "backup": {"store", "statedir", "vault", "config", "envs"},
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from modelhost.server.errors import DiskFull, reason_name
 from modelhost.server.resources import (
     DataSource,
     Deployment,
@@ -31,6 +32,7 @@ from modelhost.server.store import deployments, requests, sources
 from modelhost.server.store.database import Database, DatabaseUnusable, Transaction
 from modelhost.server.store.migrations import MIGRATIONS, SchemaTooNew, migrate
 from modelhost.server.store.requests import Answered
+from tests.full_disk import MIB, small_disk
 
 
 @pytest.fixture
@@ -92,6 +94,59 @@ async def test_a_commit_that_fails_is_rolled_back_and_the_next_transaction_goes_
     assert await words(database) == []
     await database.run(lambda tx: tx.insert("words", word="two"))
     assert await words(database) == ["two"]
+
+
+async def test_a_transaction_that_finds_no_room_is_undone_and_the_next_one_goes_on(database: Database) -> None:
+    def few_pages(tx: Transaction) -> None:
+        (count,) = tx.one("PRAGMA page_count") or (0,)
+        tx.execute(f"PRAGMA max_page_count = {count}")
+
+    def grow(tx: Transaction) -> None:
+        tx.insert("words", word="one")
+        tx.insert("words", word="x" * 100_000)
+
+    await database.run(few_pages)
+    for _ in range(2):
+        with pytest.raises(DiskFull) as caught:
+            await database.run(grow)
+        assert reason_name(caught.value.reason) == "DISK_FULL"
+        assert await words(database) == []
+
+    await database.run(lambda tx: tx.execute("PRAGMA max_page_count = 100000"))
+    await database.run(grow)
+    assert len(await words(database)) == 2
+
+
+@pytest.mark.parametrize("room", [0, 8192, 40_960])
+async def test_a_commit_that_finds_no_room_on_the_disk_is_undone_and_works_once_there_is(
+    tmp_path: Path, room: int
+) -> None:
+    with small_disk(tmp_path / "disk", 8 * MIB) as disk:
+        database = Database(disk.path / "modelhost.db")
+        try:
+            await database.run(lambda tx: tx.execute("CREATE TABLE words (word TEXT PRIMARY KEY) STRICT"))
+            await database.run(lambda tx: tx.insert("words", word="before"))
+            with disk.filled(leave=room):
+                for _ in range(3):
+                    with pytest.raises(DiskFull):
+                        await database.run(lambda tx: tx.insert("words", word="x" * 100_000))
+                    assert await words(database) == ["before"]
+
+            await database.run(lambda tx: tx.insert("words", word="x" * 100_000))
+            assert len(await words(database)) == 2
+        finally:
+            database.close()
+        Database(disk.path / "modelhost.db").close()
+
+
+def test_on_a_full_disk_a_database_is_not_called_damaged(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 * MIB) as disk:
+        with disk.filled(), pytest.raises(OSError, match="no room"):
+            Database(disk.path / "new.db")
+        Database(disk.path / "new.db").close()
+        with disk.filled(), pytest.raises(OSError, match="no room"):
+            Database(disk.path / "new.db")
+        Database(disk.path / "new.db").close()
 
 
 async def test_a_transaction_that_sqlite_rolls_back_itself_raises_what_went_wrong(database: Database) -> None:
@@ -272,7 +327,7 @@ def version(path: Path) -> int:
         return int(reader.execute("PRAGMA user_version").get)
 
 
-@pytest.mark.parametrize("first", range(len(MIGRATIONS) + 1))
+@pytest.mark.parametrize("first", range(1, len(MIGRATIONS) + 1))
 def test_a_file_of_any_earlier_version_becomes_what_a_new_one_is(tmp_path: Path, first: int) -> None:
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     with closing(apsw.Connection(str(old))) as connection:
@@ -328,6 +383,119 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path,
         Database(path)
 
     assert path.read_bytes() == content
+
+
+def with_content(path: Path, count: int = 2000) -> None:
+    """A database with some pages of tables and of indexes."""
+    Database(path).close()
+    with closing(apsw.Connection(str(path))) as connection, connection:
+        for number in range(count):
+            row = (f"id-{number}", "CreateDeployment", "body", b"x" * 200, float(number))
+            connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", row)
+
+
+def refusal(path: Path) -> str:
+    """What is said of a database that is refused; every file of it stays as it was."""
+    files = [path, *(beside for beside in path.parent.glob(f"{path.name}-wal"))]
+    before = [file.read_bytes() for file in files if file.is_file()]
+    threads = set(threading.enumerate())
+    with pytest.raises(DatabaseUnusable) as caught:
+        Database(path)
+    assert [file.read_bytes() for file in files if file.is_file()] == before
+    assert set(threading.enumerate()) <= threads
+    assert "modelhost.db cannot be used: " in str(caught.value)
+    assert "`modelhost restore`" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 50, 100, 4096, 100_000])
+def test_a_database_that_was_cut_short_is_refused_and_left_as_it_is(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "modelhost.db"
+    with_content(path)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    refusal(path)
+
+    assert path.stat().st_size == kept, "an empty one too: it may have been a full disk that emptied it"
+
+
+def page_of(path: Path, name: str) -> tuple[int, int]:
+    """The size of a page, and the number of the last one of a table or an index."""
+    with closing(apsw.Connection(str(path))) as connection:
+        size = connection.execute("PRAGMA page_size").get
+        (page,) = connection.execute("SELECT max(pageno) FROM dbstat WHERE name = ?", (name,)).fetchone()
+    return int(size), int(page)
+
+
+@pytest.mark.parametrize("name", ["requests", "requests_by_created"])
+def test_a_page_of_other_bytes_is_found_be_it_of_a_table_or_of_an_index(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "modelhost.db"
+    with_content(path)
+    size, page = page_of(path, name)
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * size : page * size] = bytes(reversed(content[(page - 1) * size : page * size]))
+    path.write_bytes(content)
+
+    refusal(path)
+
+
+def test_an_index_that_says_other_than_its_table_is_found(tmp_path: Path) -> None:
+    """Every page is well-formed: what a `quick_check` looks at is whole."""
+    path = tmp_path / "modelhost.db"
+    with_content(path)
+    size, page = page_of(path, "requests_by_created")
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"id-1", (page - 1) * size, page * size)
+    content[place : place + 4] = b"id-7"
+    path.write_bytes(content)
+    with closing(apsw.Connection(str(path))) as connection:
+        assert connection.execute("PRAGMA quick_check(1)").get == "ok"
+
+    assert "it is damaged" in refusal(path)
+
+
+def test_the_log_of_another_database_is_found_and_not_written_into_the_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "modelhost.db", tmp_path / "other" / "modelhost.db"
+    other.parent.mkdir()
+    with_content(path)
+    with_content(other, 500)
+    with closing(apsw.Connection(str(other))) as writer:
+        writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        with writer:
+            writer.execute("DELETE FROM requests WHERE created > 495")
+    shutil.copy(f"{other}-wal", f"{path}-wal")
+
+    refusal(path)
+
+
+def test_a_log_without_its_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "modelhost.db"
+    log = tmp_path / "modelhost.db-wal"
+    log.write_bytes(b"changes")
+
+    assert "the file itself is missing" in refusal(path)
+    assert (path.exists(), log.read_bytes()) == (False, b"changes")
+
+
+def test_a_folder_in_the_place_of_the_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "modelhost.db"
+    (path / "precious").mkdir(parents=True)
+
+    refusal(path)
+
+    assert [file.name for file in path.iterdir()] == ["precious"]
+
+
+def test_a_database_that_was_being_made_when_the_server_was_killed_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "modelhost.db"
+    for name in (".modelhost.db.new", ".modelhost.db.new-journal"):
+        (tmp_path / name).write_bytes(b"half")
+
+    Database(path).close()
+
+    assert [file.name for file in tmp_path.iterdir()] == ["modelhost.db"]
+    assert version(path) == len(MIGRATIONS)
 
 
 async def test_an_acknowledged_change_is_in_the_file_without_any_goodbye(database: Database, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class Cause(StrEnum):
     R_PACKAGE_NOT_FOUND = "r_package_not_found"
     R_VERSION = "r_version"
     R_CONFLICT = "r_conflict"
+    LOCK_UNMET = "lock_unmet"  # what was locked before cannot be installed again
 
     # building it
     LIBRARY_MISSING = "library_missing"  # missing, package: what Debian calls it

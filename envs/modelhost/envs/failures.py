@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable, Sequence
 
 from modelhost.envs.errors import BuildFailed, Cause
+from modelhost.envs.files import DISK_FULL, LITTLE_ROOM_BYTES, NO_ROOM_BYTES
 from modelhost.envs.missing import missing_from_system
 from modelhost.envs.process import CommandFailed
 from modelhost.envs.values import Interpreter
@@ -84,7 +85,11 @@ _R_KINDS = {
     "r-version": Cause.R_VERSION,
     "load": Cause.R_LOAD,
     "install": Cause.R_INSTALL,
+    "locked": Cause.LOCK_UNMET,
 }
+_UNEXPLAINED = (Cause.INTERPRETER, Cause.UNKNOWN, Cause.R_INSTALL, Cause.R_INDEX_UNREACHABLE)
+# What "not to be had" looks like. Of a lock it means that it cannot be followed any more.
+_NOT_TO_BE_HAD = (Cause.VERSION_NOT_FOUND, Cause.PACKAGE_NOT_FOUND, Cause.OTHER_PYTHON)
 
 
 def explain_pip(error: CommandFailed, interpreter: Interpreter, requirements: Sequence[str] = ()) -> BuildFailed:
@@ -132,6 +137,32 @@ def _not_found(line: str, error: CommandFailed, interpreter: Interpreter) -> Bui
     if final:
         return _failed(line, Cause.VERSION_NOT_FOUND, interpreter, error, newest=final[-1])
     return _failed(line, Cause.PACKAGE_NOT_FOUND, interpreter, error)
+
+
+def room_for(error: BaseException) -> int:
+    """How many free bytes there must be for a failure not to be the disk's.
+
+    venv and R hide what went wrong, and have removed their own files by the time that they have failed.
+    """
+    unexplained = isinstance(error, BuildFailed) and error.cause in _UNEXPLAINED
+    return LITTLE_ROOM_BYTES if unexplained else NO_ROOM_BYTES
+
+
+def explain_build(error: BaseException, *, full: bool, locked: bool) -> BaseException:
+    """What a build failed for, seen from outside: the disk may be `full`, and a lock may have been followed."""
+    if isinstance(error, OSError):
+        full = full or error.errno in DISK_FULL
+        error = BuildFailed(str(error), Cause.INTERPRETER)
+    if not isinstance(error, BuildFailed):
+        return error
+    if full and error.cause is not Cause.DISK_FULL:
+        return BuildFailed(
+            f"the disk has no room, or hardly any: {error.message}"[:_LINE_LIMIT], Cause.DISK_FULL, error.output
+        )
+    if locked and error.cause in _NOT_TO_BE_HAD:
+        message = f"a package that was locked cannot be had any more: {error.message}"
+        return BuildFailed(message[:_LINE_LIMIT], Cause.LOCK_UNMET, error.output, **error.values)
+    return error
 
 
 def explain_creation(error: CommandFailed, interpreter: Interpreter) -> BuildFailed:

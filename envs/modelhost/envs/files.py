@@ -1,6 +1,7 @@
 """Files on disk: digests and copies of what installing reads, the size of what was built, and its removal."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,9 @@ from pathlib import Path
 
 REMOVE_ATTEMPTS = 5
 REMOVING = ".removing"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an `OSError`
+NO_ROOM_BYTES = 1024 * 1024
+LITTLE_ROOM_BYTES = 32 * 1024 * 1024  # an empty environment, and what its tools unpack meanwhile
 
 # Decides whether something may be removed: calls the act that makes it invisible, and returns whether it did.
 Guard = Callable[[Callable[[], None]], bool]
@@ -97,6 +101,15 @@ def _open(path: str | Path, mode: int) -> None:
     wanted = mode | (0o755 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o644)
     if wanted != mode:
         os.chmod(path, stat.S_IMODE(wanted))
+
+
+def has_no_room(path: Path, needed: int = NO_ROOM_BYTES) -> bool:
+    """Whether the disk is so full that what failed on it just now failed for that, whatever it said."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < needed or (status.f_files > 0 and status.f_favail == 0)
 
 
 def remove_tree(path: Path) -> None:

@@ -1,6 +1,8 @@
 # Install packages into a private library, or check what is there. Base R only; written for R 3.5 to 4.x.
 #
-#   R --vanilla --slave -f install_packages.R --args install|check <library> <plan>
+#   R --vanilla --slave -f install_packages.R --args install|install-locked|check <library> <plan>
+#
+# `install-locked` chooses nothing: it installs the versions that are named, and nothing besides.
 #
 # <plan> is a folder. In it: requirements.tsv (name, operator, version; one line each, tabs between) and repositories.txt
 # (one URL per line). Left in it: `lock.txt` (by check), and where something goes wrong `failure.txt`: a word for the
@@ -147,6 +149,19 @@ this_r <- paste(R.version$major, R.version$minor, sep = ".")
 own <- versions_in(.Library)
 part_of_r <- rownames(utils::installed.packages(.Library, priority = "base"))
 
+# What to install, from its row in the index.
+from_index <- function(name, current) {
+  file <- if ("File" %in% names(current) && !is.na(current[["File"]])) {
+    current[["File"]]
+  } else {
+    paste0(name, "_", current[["Version"]], ".tar.gz")
+  }
+  list(
+    name = name, version = current[["Version"]], url = paste0(current[["Repository"]], "/", file),
+    dependencies = parse_dependencies(dependency_fields(current), name)
+  )
+}
+
 # What to install for a package: NULL if R's own library has it.
 choose <- function(name, wanted) {
   if (name %in% names(own) && satisfies(own[[name]], wanted)) return(NULL)
@@ -155,17 +170,7 @@ choose <- function(name, wanted) {
   }
   index <- repository_index()
   current <- if (name %in% rownames(index)) index[name, ] else NULL
-  if (!is.null(current) && satisfies(current[["Version"]], wanted)) {
-    file <- if ("File" %in% names(current) && !is.na(current[["File"]])) {
-      current[["File"]]
-    } else {
-      paste0(name, "_", current[["Version"]], ".tar.gz")
-    }
-    return(list(
-      name = name, version = current[["Version"]], url = paste0(current[["Repository"]], "/", file),
-      dependencies = parse_dependencies(dependency_fields(current), name)
-    ))
-  }
+  if (!is.null(current) && satisfies(current[["Version"]], wanted)) return(from_index(name, current))
   pins <- unique(wanted$version[wanted$operator == "=="])
   if (length(pins) == 1 && satisfies(pins, wanted)) {
     found <- fetch_version(name, pins)
@@ -234,8 +239,27 @@ in_order <- function(chosen) {
 
 # ---- the two commands ----
 
-install <- function(wanted) {
-  chosen <- in_order(resolve(wanted))
+install <- function(wanted) put(in_order(resolve(wanted)))
+
+install_locked <- function(wanted) {
+  index <- repository_index()
+  chosen <- lapply(seq_len(nrow(wanted)), function(i) {
+    name <- wanted$name[[i]]
+    version <- wanted$version[[i]]
+    one <- if (name %in% rownames(index) && identical(index[[name, "Version"]], version)) {
+      from_index(name, index[name, ])
+    } else {
+      fetch_version(name, version)
+    }
+    if (is.null(one)) fail("locked", name, " ", version, ", which was locked, is in none of the repositories any more")
+    one$needs <- setdiff(one$dependencies$name, "R")
+    one
+  })
+  put(in_order(stats::setNames(chosen, wanted$name)))
+}
+
+# Download what is not here yet, then install in the order given.
+put <- function(chosen) {
   for (i in seq_along(chosen)) {
     one <- chosen[[i]]
     if (is.null(one$archive)) {
@@ -272,4 +296,8 @@ check <- function(wanted) {
   writeLines(sort(sprintf("%s==%s", names(there), there), method = "radix"), file.path(plan, "lock.txt"))
 }
 
-switch(arguments[[1]], install = install(read_requirements()), check = check(read_requirements()))
+switch(arguments[[1]],
+  "install" = install(read_requirements()),
+  "install-locked" = install_locked(read_requirements()),
+  "check" = check(read_requirements())
+)

@@ -32,6 +32,7 @@ def write_manifest(environment: Environment) -> None:
         },
         "requirements": environment.requirements,
         "lock": environment.lock,
+        "repositories": environment.repositories,
         "size_bytes": environment.size_bytes,
         "created": environment.created,
         "build_seconds": environment.build_seconds,
@@ -69,6 +70,7 @@ def read_manifest(folder: Path) -> Environment | None:
             ),
             requirements=tuple(content["requirements"]),
             lock=tuple(content["lock"]),
+            repositories=tuple(content.get("repositories", ())),  # not there in the first ones
             size_bytes=content["size_bytes"],
             created=content["created"],
             build_seconds=content["build_seconds"],

@@ -1,6 +1,7 @@
 """Build an environment for R: a private library, filled by `install_packages.R` beside this module."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelhost.envs.errors import BuildFailed, Cause
@@ -22,21 +23,27 @@ def build_r(plan: Plan, job: Job) -> tuple[str, ...]:
     job.say(f"created an R {spec.interpreter.version} library")
     if not spec.requirements:
         return ()
-    _write_plan(plan)
-    job.say(f"installing {plan.count(spec.requirements)}")
-    _run(plan, job, library, "install", INSTALL_SECONDS)
+    (plan.scratch / "repositories.txt").write_text("\n".join(plan.repositories) + "\n")
+    if plan.lock:
+        job.say(f"installing the {len(plan.lock)} packages that were locked")
+        _write_requirements(plan, plan.lock)
+        _run(plan, job, library, "install-locked", INSTALL_SECONDS)
+        _write_requirements(plan, spec.requirements)
+    else:
+        job.say(f"installing {plan.count(spec.requirements)}")
+        _write_requirements(plan, spec.requirements)
+        _run(plan, job, library, "install", INSTALL_SECONDS)
     job.say("checking that the packages load")
     _run(plan, job, library, "check", CHECK_SECONDS)
-    return tuple((plan.scratch / "lock.txt").read_text().split())
+    return plan.followed(tuple((plan.scratch / "lock.txt").read_text().split()))
 
 
-def _write_plan(plan: Plan) -> None:
-    matches = [_REQUIREMENT.fullmatch(requirement) for requirement in plan.spec.requirements]
+def _write_requirements(plan: Plan, requirements: Sequence[str]) -> None:
+    matches = [_REQUIREMENT.fullmatch(requirement) for requirement in requirements]
     if None in matches:
-        raise BuildFailed(f"not a list of R packages: {', '.join(plan.spec.requirements)}", Cause.LINE_INVALID)
+        raise BuildFailed(f"not a list of R packages: {', '.join(requirements)}", Cause.LINE_INVALID)
     lines = ["\t".join(part or "" for part in match.groups()) for match in matches if match]
     (plan.scratch / "requirements.tsv").write_text("\n".join(lines) + "\n")
-    (plan.scratch / "repositories.txt").write_text("\n".join(plan.spec.repositories) + "\n")
 
 
 def _run(plan: Plan, job: Job, library: Path, command: str, timeout: float) -> None:

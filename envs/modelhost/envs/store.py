@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from modelhost.envs.errors import BuildFailed, Cause
-from modelhost.envs.files import Guard, at_once, open_and_measure, remove_tree
+from modelhost.envs.failures import explain_build, room_for
+from modelhost.envs.files import Guard, at_once, has_no_room, open_and_measure, remove_tree
 from modelhost.envs.locks import try_lock
 from modelhost.envs.manifest import NAME, masked, read_manifest, write_manifest
 from modelhost.envs.marked import end_marked
@@ -27,7 +29,6 @@ from modelhost.envs.values import (
     Interpreter,
     Language,
     Requirements,
-    digest_of,
 )
 from modelhost.envs.variables import build_variables
 
@@ -86,8 +87,11 @@ class EnvironmentStore:
         found = [environment for folder in self._folders() if (environment := read_manifest(folder))]
         return sorted(found, key=lambda environment: (environment.created, environment.spec_digest))
 
-    def build(self, spec: EnvironmentSpec, files: Path | None, job: Job) -> Environment:
+    def build(self, spec: EnvironmentSpec, files: Path | None, job: Job, lock: tuple[str, ...] = ()) -> Environment:
         """Return the environment for a spec, built if it is not there yet. Blocks, for minutes where pip compiles.
+
+        With `lock`, the lock of an environment that there was, it has exactly those packages: nothing is resolved. If
+        the spec's place is taken by an environment with others, it lies apart (`EnvironmentSpec.apart`).
 
         `files` is the folder of the model's files; it is needed where `spec.files` names some, is not written to, and
         must stay for as long as anybody waits. Asked for the same spec at the same time, the second caller joins: it
@@ -98,12 +102,18 @@ class EnvironmentStore:
         """
         if spec.files and files is None:
             raise ValueError(f"the model's files are needed for {', '.join(spec.files)}")
+        environment = self._build(spec, files, job, lock)
+        if lock and environment.lock != lock:
+            return self._build(replace(spec, apart=lock), files, job, lock)
+        return environment
+
+    def _build(self, spec: EnvironmentSpec, files: Path | None, job: Job, lock: tuple[str, ...]) -> Environment:
         if found := self.find(spec.digest):
             job.say(f"found the environment {found.path.name}")
             return found
         if not spec.interpreter.usable:
             raise BuildFailed(f"{spec.interpreter.name} cannot be used: {spec.interpreter.problem}", Cause.INTERPRETER)
-        return self._builds.run(spec.digest, lambda shared: self._build_locked(spec, files, shared), job)
+        return self._builds.run(spec.digest, lambda shared: self._build_locked(spec, files, shared, lock), job)
 
     def remove(self, spec_digest: str, guard: Guard = at_once) -> bool:
         """Remove an environment; no worker may use it. False if there is none, it is being built, or `guard` says so.
@@ -152,7 +162,7 @@ class EnvironmentStore:
             return sorted(path for path in self.root.iterdir() if path.name != _LOCKS and path.is_dir())
         return []
 
-    def _build_locked(self, spec: EnvironmentSpec, files: Path | None, job: Job) -> Environment:
+    def _build_locked(self, spec: EnvironmentSpec, files: Path | None, job: Job, lock: tuple[str, ...]) -> Environment:
         """Build, unless another process did so while we waited for it."""
         folder = self._folder(spec.digest)
         waiting = False
@@ -160,13 +170,15 @@ class EnvironmentStore:
             job.check()
             with try_lock(self._lock(folder)) as held:
                 if held:
-                    return self.find(spec.digest) or self._build_new(spec, folder, files, job)
+                    return self.find(spec.digest) or self._build_new(spec, folder, files, job, lock)
             if not waiting:
                 job.say("waiting for another process that builds the same environment")
                 waiting = True
             time.sleep(POLL_SECONDS)
 
-    def _build_new(self, spec: EnvironmentSpec, folder: Path, files: Path | None, outer: Job) -> Environment:
+    def _build_new(
+        self, spec: EnvironmentSpec, folder: Path, files: Path | None, outer: Job, follow: tuple[str, ...]
+    ) -> Environment:
         job = outer.marked({MARK: str(folder)})
         started = time.monotonic()
         try:
@@ -180,7 +192,9 @@ class EnvironmentStore:
             temporary.mkdir()
             self.cache.mkdir(parents=True, exist_ok=True)
             variables = build_variables(self._environ, self._passthrough, temporary)
-            plan = Plan(spec, folder, scratch, files, self.cache, variables)
+            # What was locked says which packages; where they come from is this host's affair, for R as it is for pip.
+            repositories = self.r_repositories if follow else spec.repositories
+            plan = Plan(spec, folder, scratch, files, self.cache, variables, repositories, follow)
             build = build_r if spec.interpreter.language is Language.R else build_python
             lock = build(plan, job)
             job.say(f"locked {len(lock)} package{'' if len(lock) == 1 else 's'}")
@@ -190,10 +204,11 @@ class EnvironmentStore:
             environment = Environment(
                 path=folder,
                 spec_digest=spec.digest,
-                digest=digest_of([spec.digest, lock, spec.interpreter.version]),
+                digest=spec.digest_with(lock),
                 interpreter=spec.interpreter,
                 requirements=tuple(masked(line) for line in spec.requirements),
                 lock=lock,
+                repositories=spec.repositories,
                 size_bytes=open_and_measure(folder),
                 created=time.time(),
                 build_seconds=round(time.monotonic() - started, 3),
@@ -201,10 +216,12 @@ class EnvironmentStore:
             write_manifest(environment)
         except BaseException as error:
             end_marked(MARK, str(folder))
+            full = isinstance(error, BuildFailed | OSError) and has_no_room(self.root, room_for(error))
             with suppress(OSError):  # what cannot be removed has no manifest, and is swept later
                 remove_tree(folder)
-            if isinstance(error, OSError):
-                raise BuildFailed(str(error), Cause.INTERPRETER) from error
-            raise
+            explained = explain_build(error, full=full, locked=bool(follow))
+            if explained is error:
+                raise
+            raise explained from error
         job.say(f"built the environment {folder.name} in {environment.build_seconds:.1f} s")
         return environment

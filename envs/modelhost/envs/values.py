@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,8 @@ class EnvironmentSpec:
     """R: where packages come from, first one first. Python's index is the host's pip configuration."""
     files: tuple[str, ...] = ()
     files_digest: str = ""
+    apart: tuple[str, ...] = ()
+    """The packages of an environment that lies apart, since another one has the place of its spec: see `build`."""
 
     @cached_property
     def digest(self) -> str:
@@ -98,8 +100,13 @@ class EnvironmentSpec:
                 "repositories": self.repositories,
                 "files": self.files,
                 "files_digest": self.files_digest,
+                **({"apart": self.apart} if self.apart else {}),
             }
         )
+
+    def digest_with(self, lock: tuple[str, ...]) -> str:
+        """The digest of the environment that has exactly these packages: wherever it lies, it is the same."""
+        return digest_of([replace(self, apart=()).digest, lock, self.interpreter.version])
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,8 @@ class Environment:
     created: float
     """Seconds since the epoch."""
     build_seconds: float
+    repositories: tuple[str, ...] = ()
+    """R: those of the spec."""
 
     @property
     def python(self) -> Path:

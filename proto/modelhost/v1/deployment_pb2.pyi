@@ -893,8 +893,9 @@ Global___StopDeploymentRequest: typing_extensions.TypeAlias = StopDeploymentRequ
 @typing.final
 class RollbackDeploymentRequest(google.protobuf.message.Message):
     """Asks for a kept revision to be run instead of the present one: the same number, files, settings and environment; the
-    settings become the deployment's. (An environment that was removed by hand is built anew.) While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED
-    deployment is started with it. One that has failed is tried again.
+    settings become the deployment's. An environment that is gone is built again of the packages that were locked for the
+    revision. While RUNNING, the active revision serves until the other has loaded; a STOPPED or FAILED deployment is
+    started with it. One that has failed is tried again.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

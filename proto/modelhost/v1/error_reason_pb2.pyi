@@ -42,6 +42,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE: the server is stopping; another try will reach its successor."""
     ERROR_REASON_SECRET_UNREADABLE: _ErrorReason.ValueType  # 9
     """FAILED_PRECONDITION: a stored secret does not open with this server's `secret.key`."""
+    ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 10
+    """RESOURCE_EXHAUSTED: the disk that the server keeps its state on is full; nothing of the call has happened."""
     ERROR_REASON_DATA_SOURCE_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no data source of that name is registered."""
     ERROR_REASON_DATA_SOURCE_EXISTS: _ErrorReason.ValueType  # 21
@@ -70,6 +72,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE: the data source answers with too many requests, a failure of its own, or what is no answer."""
     ERROR_REASON_NAMESPACE_NOT_FOUND: _ErrorReason.ValueType  # 33
     """NOT_FOUND: the data source has no such group or user."""
+    ERROR_REASON_SNAPSHOT_CHANGED: _ErrorReason.ValueType  # 34
+    """A deployment's failure: what the data source now gives for the revision's commit is not what it gave at first."""
     ERROR_REASON_RUNTIME_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND: this host has no such runtime; the message lists those it has."""
     ERROR_REASON_RUNTIME_UNUSABLE: _ErrorReason.ValueType  # 41
@@ -177,6 +181,8 @@ ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 8
 """UNAVAILABLE: the server is stopping; another try will reach its successor."""
 ERROR_REASON_SECRET_UNREADABLE: ErrorReason.ValueType  # 9
 """FAILED_PRECONDITION: a stored secret does not open with this server's `secret.key`."""
+ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 10
+"""RESOURCE_EXHAUSTED: the disk that the server keeps its state on is full; nothing of the call has happened."""
 ERROR_REASON_DATA_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no data source of that name is registered."""
 ERROR_REASON_DATA_SOURCE_EXISTS: ErrorReason.ValueType  # 21
@@ -205,6 +211,8 @@ ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 32
 """UNAVAILABLE: the data source answers with too many requests, a failure of its own, or what is no answer."""
 ERROR_REASON_NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 33
 """NOT_FOUND: the data source has no such group or user."""
+ERROR_REASON_SNAPSHOT_CHANGED: ErrorReason.ValueType  # 34
+"""A deployment's failure: what the data source now gives for the revision's commit is not what it gave at first."""
 ERROR_REASON_RUNTIME_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND: this host has no such runtime; the message lists those it has."""
 ERROR_REASON_RUNTIME_UNUSABLE: ErrorReason.ValueType  # 41

@@ -27,6 +27,7 @@ from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.predict import observer as predict_observer
 from modelhost.server.config import ServerSettings
+from modelhost.server.control import locked
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.collector import Collector
@@ -103,7 +104,7 @@ class App:
         self._isolation = isolation = self._isolate(settings, state)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
-        environments = EnvironmentStore(
+        self._environments = environments = EnvironmentStore(
             state.environments, cache=state.cache / "packages", r_repositories=settings.r_repositories
         )
         environments.sweep()
@@ -229,6 +230,7 @@ class App:
         """Accept calls, and carry on with the deployments that are not at rest."""
         kept = await self._database.run(deployments.all_revision_numbers)
         await asyncio.to_thread(self._logs.sweep, kept)
+        await locked.complete(self._database, self._environments)
         await self._reconciler.prepare()
         await self._door.start()
         if self._metrics_listener is not None:

@@ -7,10 +7,13 @@ DomainError            has a stable reason, a message, and every value of the me
 ├── Conflict           the thing is there, but in no state that allows the call
 ├── Unauthenticated    no credentials, or none that are known
 ├── Unavailable        something needed does not answer; another try may succeed
+├── DiskFull           there is no room for what was to be stored; nothing of it has happened
 ├── Busy               a limit is reached; says when to try again
 ├── PredictionFailed   a call reached, or would have reached, a model and has no result
 └── StepFailed         a step of building or loading a revision failed; says what to do next
 """
+
+import errno
 
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -72,6 +75,20 @@ class Unauthenticated(DomainError):
 
 class Unavailable(DomainError):
     """Something that is needed does not answer."""
+
+
+class DiskFull(DomainError):
+    """The disk of the state directory is full."""
+
+    def __init__(self, cause: object) -> None:
+        super().__init__(ErrorReason.ERROR_REASON_DISK_FULL, "the disk of the server is full: {cause}", cause=cause)
+
+    @classmethod
+    def told_by(cls, error: BaseException) -> "DiskFull | None":
+        """What the system's error says, if it is this."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return cls(error.strerror)
+        return None
 
 
 class Busy(DomainError):

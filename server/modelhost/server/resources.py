@@ -125,6 +125,22 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class EnvironmentLock:
+    """What an environment holds and was built for: with the files of a revision, all it takes to build it again.
+
+    `digest` is the environment's, `runtime` an id, `version` and `platform` are its interpreter's, `packages` every
+    line of the lock. `repositories` are those that an R environment was asked for with.
+    """
+
+    digest: str
+    runtime: str
+    version: str
+    platform: str
+    repositories: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a start or an update failed. `reason` is the name of an ErrorReason without its prefix."""
 

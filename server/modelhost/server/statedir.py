@@ -39,7 +39,7 @@ class StateDir:
         return {MARKER: sha256(os.fsencode(self.root)).hexdigest()[:32]}
 
     def lock(self) -> None:
-        """Keep other servers out until `unlock` or the end of the process. Raises `StateDirBusy`."""
+        """Keep other servers out until `unlock` or the end of the process. Raises `StateDirBusy`, `OSError`."""
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,8 +50,12 @@ class StateDir:
                 f"another modelhost server (pid {owner or 'unknown'}) uses {self.root}; "
                 "stop it, or give this one another --state-dir"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError:  # a full disk
+            os.close(descriptor)
+            raise
         self._lock = descriptor
 
     def unlock(self) -> None:

@@ -236,3 +236,19 @@ def test_files_that_are_needed_must_be_given(
 ) -> None:
     with pytest.raises(ValueError, match="the model's files are needed for wheels"):
         store.build(spec_of(store, interpreters["python3.6"], model, "-f ./wheels", "tiny"), None, Job())
+
+
+@pytest.mark.parametrize("name", ["python2.7", "python3.6"])
+def test_what_a_killed_build_left_of_its_tools_in_the_cache_fails_no_later_one(
+    name: str, interpreters: Mapping[str, Interpreter], tmp_path: Path, offline: dict[str, str], model: Path
+) -> None:
+    store = EnvironmentStore(tmp_path / "environments", cache=tmp_path / "cache", environ=offline)
+    store.build(spec_of(store, interpreters[name], model), None, Job())
+    described = list((tmp_path / "cache" / "virtualenv").glob("**/*.dist-info"))
+    assert described
+    for folder in described:
+        shutil.rmtree(folder)
+
+    built = store.build(spec_of(store, interpreters[name], model, "--no-index"), None, Job())
+
+    assert any(line.startswith("pip==") for line in built.lock)

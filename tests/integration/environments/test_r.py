@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,17 @@ from modelhost.envs import (
     Requirements,
     read_requirements,
 )
-from tests.integration.environments.workshop import WAIT, Log, is_running, left_on_disk, run, spec_of, wait_until
+from tests.integration.environments.workshop import (
+    WAIT,
+    Log,
+    is_running,
+    left_on_disk,
+    make_r_package,
+    run,
+    spec_of,
+    wait_until,
+    write_index,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,30 +39,6 @@ def r(interpreters: Mapping[str, Interpreter]) -> Interpreter:
     found = [one for one in interpreters.values() if one.language is Language.R and one.usable]
     assert found, "these tests need an R that rpy2 can drive"
     return found[0]
-
-
-def make_r_package(folder: Path, r: Interpreter, name: str, version: str, fields: str = "", **files: str) -> None:
-    """Build a source package into a folder; it exports a function of its name that returns its version."""
-    source = folder / "source" / name
-    contents = {
-        "DESCRIPTION": f"Package: {name}\nVersion: {version}\nTitle: Test\nDescription: For tests.\nLicense: GPL-3\n"
-        f"Author: Tests\nMaintainer: Tests <tests@example.com>\n{fields}",
-        "NAMESPACE": f"export({name})\n",
-        "R/code.R": f"{name} <- function() '{version}'\n",
-        **{path.replace("__", "/").replace("_", "."): text for path, text in files.items()},
-    }
-    for path, text in contents.items():
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        (source / path).write_text(text)
-    for script in source.glob("configure"):
-        script.chmod(0o755)
-    subprocess.run([r.path, "CMD", "build", source], cwd=folder, check=True, capture_output=True)
-    shutil.rmtree(folder / "source")
-
-
-def write_index(folder: Path, r: Interpreter) -> None:
-    code = "tools::write_PACKAGES('.', type = 'source')"
-    subprocess.run([r.path, "--vanilla", "--slave", "-e", code], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +233,46 @@ def test_requirements_that_are_no_packages_are_refused(r: Interpreter, r_store: 
     spec = r_store.specify(r, Requirements(Language.R, ("alpha; rm",)))
     with pytest.raises(BuildFailed, match="not a list of R packages"):
         r_store.build(spec, None, Job())
+
+
+# ---- from a lock
+
+
+def test_a_library_is_built_again_from_its_lock_though_the_repository_has_moved_on(
+    r: Interpreter, tmp_path: Path, cache: Path, offline: dict[str, str], repository: Path, model: Path
+) -> None:
+    moved = tmp_path / "cran"
+    shutil.copytree(repository, moved)
+    store = EnvironmentStore(tmp_path / "environments", cache=cache, environ=offline, r_repositories=[moved.as_uri()])
+    spec = spec_of(store, r, model, "beta")
+    before = store.build(spec, None, Log().job)
+    assert before.lock == ("alpha==1.2.0", "beta==0.1-3")
+    store.remove(spec.digest)
+    packages = moved / "src" / "contrib"
+    (packages / "alpha_1.2.0.tar.gz").rename(packages / "Archive" / "alpha" / "alpha_1.2.0.tar.gz")
+    make_r_package(packages, r, "alpha", "2.0.0", "Imports: stats\n")
+    write_index(packages, r)
+    log = Log()
+
+    again = store.build(spec, None, log.job, before.lock)
+
+    assert (again.lock, again.digest, again.path) == (before.lock, before.digest, before.path)
+    assert run(again, "cat(beta::beta(), alpha::alpha())") == "0.1-3 1.2.0"
+    assert "installing the 2 packages that were locked" in log.said
+    store.remove(spec.digest)
+    (packages / "Archive" / "alpha" / "alpha_1.2.0.tar.gz").unlink()
+    with pytest.raises(BuildFailed, match=r"alpha 1\.2\.0, which was locked, is in none of the") as caught:
+        store.build(spec, None, Log().job, before.lock)
+    assert caught.value.cause is Cause.LOCK_UNMET
+    assert store.build(spec, None, Log().job).lock == ("alpha==2.0.0", "beta==0.1-3")
+
+
+def test_a_lock_is_followed_with_the_repositories_that_the_server_has_now(
+    r: Interpreter, r_store: EnvironmentStore, model: Path, tmp_path: Path
+) -> None:
+    spec = replace(spec_of(r_store, r, model, "alpha"), repositories=("http://127.0.0.1:9",))
+
+    environment = r_store.build(spec, None, Log().job, ("alpha==1.0.0",))
+
+    assert environment.lock == ("alpha==1.0.0",)
+    assert environment.digest == spec.digest_with(("alpha==1.0.0",))

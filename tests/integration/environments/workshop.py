@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -25,12 +26,12 @@ PYTHONS = ["python2.7", "python3.6", "python3.13"]
 WAIT = 120.0  # seconds; only a hang reaches it
 
 
-def make_wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    """Write the smallest wheel there is (PEP 427): one module, for every Python."""
+def make_wheel(folder: Path, name: str, version: str, requires: str = "", size: int = 0) -> None:
+    """Write the smallest wheel there is (PEP 427): one module of `size` bytes or more, for every Python."""
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     files = {
-        f"{name}.py": f"version = '{version}'\n",
+        f"{name}.py": f"version = '{version}'\n" + "#" * size,
         f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n"
         "Tag: py2-none-any\nTag: py3-none-any\n",
@@ -42,6 +43,31 @@ def make_wheel(folder: Path, name: str, version: str, requires: str = "") -> Non
             digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
             record += f"{path},sha256={digest},{len(text)}\n"
         wheel.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+
+
+def make_r_package(folder: Path, r: Interpreter, name: str, version: str, fields: str = "", **files: str) -> None:
+    """Build a source package into a folder; it exports a function of its name that returns its version."""
+    source = folder / "source" / name
+    contents = {
+        "DESCRIPTION": f"Package: {name}\nVersion: {version}\nTitle: Test\nDescription: For tests.\nLicense: GPL-3\n"
+        f"Author: Tests\nMaintainer: Tests <tests@example.com>\n{fields}",
+        "NAMESPACE": f"export({name})\n",
+        "R/code.R": f"{name} <- function() '{version}'\n",
+        **{path.replace("__", "/").replace("_", "."): text for path, text in files.items()},
+    }
+    for path, text in contents.items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_text(text)
+    for script in source.glob("configure"):
+        script.chmod(0o755)
+    subprocess.run([r.path, "CMD", "build", source], cwd=folder, check=True, capture_output=True)
+    shutil.rmtree(folder / "source")
+
+
+def write_index(folder: Path, r: Interpreter) -> None:
+    """Have a folder of source packages be what a repository is."""
+    code = "tools::write_PACKAGES('.', type = 'source')"
+    subprocess.run([r.path, "--vanilla", "--slave", "-e", code], cwd=folder, check=True, capture_output=True)
 
 
 class Log:

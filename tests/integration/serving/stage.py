@@ -131,13 +131,14 @@ class Stage:
         env: dict[str, Any] | None = None,
         needs: Sequence[Path] = (),
         room: Room | None = None,
+        copy: Callable[[Path, Path], object] = shutil.copy,
         **limits: int,
     ) -> Pool:
         """A pool that is not started."""
 
         def prepare(directory: Path) -> Path:
             (directory / "model").mkdir()
-            shutil.copy(MODELS / f"{model}.py", directory / "model" / "main.py")
+            copy(MODELS / f"{model}.py", directory / "model" / "main.py")
             return directory / "model"
 
         spec = WorkerSpec(

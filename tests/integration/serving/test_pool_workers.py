@@ -1,7 +1,9 @@
 """Workers of a pool: how they start, die and are replaced. Real ones."""
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -114,6 +116,25 @@ async def test_a_worker_that_loads_at_last_ends_a_series_of_deaths(stage: Stage,
 
     assert stage.broken == []
     assert pool.failure is None
+
+
+async def test_a_full_disk_is_waited_for_however_long_it_is(stage: Stage) -> None:
+    attempts: list[Path] = []
+
+    def copy(source: Path, target: Path) -> None:
+        attempts.append(target)
+        if 1 < len(attempts) <= 1 + LOADING_DEATHS:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        shutil.copy(source, target)
+
+    pool = await stage.pool("obliging", copy=copy)
+    os.kill((await ask(pool, {}))["pid"], signal.SIGKILL)
+    await until(lambda: pool.status.restarts == 1)
+
+    assert await ask(pool, {}, within=LONG)
+
+    assert stage.broken == []
+    assert stage.ended.count("load_failed") == LOADING_DEATHS
 
 
 def test_the_pause_before_a_restart_grows_to_a_cap_however_often_workers_have_died() -> None:

@@ -17,7 +17,7 @@ from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
 from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.api.status import CallFailed, Code, internal_error, status_of
-from modelhost.server.errors import DomainError, InvalidRequest, Unavailable, reason_name
+from modelhost.server.errors import DiskFull, DomainError, InvalidRequest, Unavailable, reason_name
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 LAST_WORDS_SECONDS = 0.2
@@ -195,7 +195,8 @@ def _abandoned(call: Call) -> tuple[Code, str]:
 
 
 def _failed(call: Call, error: Exception) -> CallFailed:
-    if isinstance(error, DomainError):
-        return CallFailed(status_of(error))
+    known = error if isinstance(error, DomainError) else DiskFull.told_by(error)
+    if known is not None:
+        return CallFailed(status_of(known))
     log.error("a call failed in the server", method=call.method, peer=call.peer, exc_info=error)
     return CallFailed(status_of(internal_error()))

@@ -117,11 +117,12 @@ BUILDING = (
         cause=Cause.INDEX_REFUSES,
     ),
     Entry(
-        ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED,
+        ErrorReason.ERROR_REASON_DISK_FULL,
         Step.PROVISION,
-        "The disk is full",
+        "The disk is full while an environment is built",
         "Environments, snapshots and downloads lie in the state directory.",
-        "Make room in the server's state directory (its `cache` may be deleted), then `modelhost start NAME`.",
+        "Make room on the disk of the server's state directory: `modelhost environments collect` removes what nothing"
+        " uses, and its `cache` may be deleted. Then `modelhost start NAME`.",
         "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
         cause=Cause.DISK_FULL,
     ),

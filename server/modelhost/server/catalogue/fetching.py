@@ -100,6 +100,16 @@ FETCHING = (
         "Deploy fewer files with `modelhost update NAME --path PATH`, or serve with a larger `--max-snapshot-bytes`.",
     ),
     Entry(
+        ErrorReason.ERROR_REASON_SNAPSHOT_CHANGED,
+        Step.FETCH,
+        "The commit's files are others than before",
+        "The revision's files are not on this host any more, after a restore for example, and were fetched again. What"
+        " came is not what the revision was made of: a repository of the same address with another content, or a file"
+        " outside Git that was changed.",
+        "Restore the repository, then `modelhost start NAME`; or `modelhost update NAME` makes a new revision of what"
+        " is there now.",
+    ),
+    Entry(
         ErrorReason.ERROR_REASON_MODEL_CONFIG_INVALID,
         Step.FETCH,
         "modelhost.toml cannot be read",
@@ -111,8 +121,8 @@ FETCHING = (
         Step.ANY,
         "A stored secret does not open",
         "The state directory was copied without its secret.key, or that file was replaced.",
-        "Restore the state directory's secret.key, or set the secret again, as"
-        " `modelhost source update SOURCE --gitlab-token-file FILE`.",
+        "Restore the state directory's secret.key, or set the secret again: a token with `modelhost source update"
+        " SOURCE --gitlab-token-file FILE`, a variable with `modelhost update NAME --secret-env VARIABLE`.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_REVISION_SUPERSEDED,
@@ -121,6 +131,16 @@ FETCHING = (
         "A newer update or a rollback came before this revision was built, so it never ran.",
         "Nothing is wrong with it: `modelhost rollback NAME` runs it all the same, `modelhost diff NAME` shows what"
         " differs.",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_DISK_FULL,
+        Step.ANY,
+        "The disk is full",
+        "Files, environments, logs, workers' copies and the database itself lie in the state directory. What runs goes"
+        " on; what could not be stored is as it was.",
+        "Make room on the disk of the server's state directory: `modelhost environments collect` removes what nothing"
+        " uses, and its `cache` may be deleted. Then try again.",
+        "the disk of the server is full: No space left on device",
     ),
     Entry(
         ErrorReason.ERROR_REASON_INTERNAL,

@@ -59,6 +59,16 @@ PROVISIONING = (
         cause=Cause.R_PACKAGE_NOT_FOUND,
     ),
     Entry(
+        ErrorReason.ERROR_REASON_REQUIREMENT_NOT_FOUND,
+        Step.PROVISION,
+        "A locked package that is gone",
+        "The revision's environment is not on this host, after a restore for example, and is built again from what was"
+        " locked: exactly those versions. One of them is in the index no longer, or not for this interpreter.",
+        "Have the index offer that version again, then `modelhost start NAME`; or `modelhost update NAME` makes a new"
+        " revision, whose packages are resolved anew.",
+        cause=Cause.LOCK_UNMET,
+    ),
+    Entry(
         ErrorReason.ERROR_REASON_REQUIREMENT_UNSUITABLE,
         Step.PROVISION,
         "A package for another Python",

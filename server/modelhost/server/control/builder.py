@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from modelhost.envs import Environment, EnvironmentStore, Job, read_requirements
-from modelhost.server.control import failures, settings
+from modelhost.server.control import failures, locked, settings
 from modelhost.server.control.buildlog import BuildLog, StepObserver
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.holds import Hold, Holds
@@ -37,9 +37,9 @@ from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.pool import Pool, PoolListener
 from modelhost.server.sources import Selection
 from modelhost.server.sources.snapshots import Snapshot, SnapshotStore
-from modelhost.server.store import deployments, sources
+from modelhost.server.store import deployments, locks, sources
 from modelhost.server.store.codec import encode
-from modelhost.server.store.database import Database
+from modelhost.server.store.database import Database, Transaction
 from modelhost.server.store.logs import Logs
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -164,6 +164,7 @@ class Builder:
             snapshot = await self._in_thread(walk, take)
             taken = snapshot.digest
             await self._database.run(lambda tx: sources.remember_fetch(tx, *key, taken))
+        _check_same(revision, snapshot)
         size = snapshot.total_bytes
         say(f"{len(snapshot.files)} files, {size:,} bytes")
         resolved = await self._in_thread(walk, lambda job: settings.resolve(revision.requested, snapshot.root))
@@ -177,18 +178,22 @@ class Builder:
         wanted = walk.settings
         interpreter = await self._runtimes.usable(str(wanted.runtime))
         walk.log.say(f"runtime {interpreter.name}: {interpreter.version} at {interpreter.path}")
+        digest = walk.revision.environment_digest
+        lock = await self._database.run(lambda tx: locks.get(tx, digest))
 
         def build(job: Job) -> Environment:
             requirements = read_requirements(
                 interpreter, snapshot.root, wanted.requirements_file or "", wanted.requirements or ()
             )
-            spec = self._environments.specify(interpreter, requirements)
-            walk.hold.add(spec.digest)
-            return self._environments.build(spec, snapshot.root, job)
+            specs = locked.specify(self._environments, interpreter, requirements, lock, job)
+            for spec in specs:
+                walk.hold.add(spec.digest)
+            return self._environments.build(specs[0], snapshot.root, job, lock.packages if lock else ())
 
         environment = await self._in_thread(walk, build)
         await self._save(
             walk,
+            also=lambda tx: locks.insert(tx, locked.lock_of(environment)),
             environment=environment.spec_digest,
             environment_digest=environment.digest,
             runtime_version=environment.interpreter.version,
@@ -265,11 +270,18 @@ class Builder:
         if walk.revision.state is not RevisionState.READY:
             await self._save(walk, state=advance(walk.revision, state).state, **changes)
 
-    async def _save(self, walk: "_Walk", **changes: Any) -> None:
+    async def _save(
+        self, walk: "_Walk", *, also: Callable[[Transaction], None] = lambda _: None, **changes: Any
+    ) -> None:
         before = walk.revision
         walk.revision = revision = replace(before, **changes)
+
+        def save(tx: Transaction) -> None:
+            deployments.save_revision(tx, revision)
+            also(tx)
+
         try:
-            await self._database.run(lambda tx: deployments.save_revision(tx, revision))
+            await self._database.run(save)
         except Exception:  # not stored; a cancel, on the other hand, undoes nothing
             walk.revision = before
             raise
@@ -313,6 +325,20 @@ class _Walk:
         """Those in force."""
         assert self.revision.settings is not None  # fetched
         return self.revision.settings
+
+
+def _check_same(revision: Revision, snapshot: Snapshot) -> None:
+    """Files that were fetched before, and are fetched again, must be the same."""
+    if revision.snapshot_digest not in ("", snapshot.digest):
+        raise StepFailed(
+            ErrorReason.ERROR_REASON_SNAPSHOT_CHANGED,
+            "the files of commit {commit} are not those that revision {revision} was made of: their digest is {found},"
+            " it was {expected}",
+            commit=revision.commit[:12],
+            revision=revision.number,
+            found=snapshot.digest[:16],
+            expected=revision.snapshot_digest[:16],
+        )
 
 
 def _check_main_file(wanted: ModelSettings, snapshot: Snapshot) -> None:

@@ -12,7 +12,7 @@ from modelhost.envs import EnvironmentStore
 from modelhost.envs.files import remove_tree
 from modelhost.server.control.holds import Holds
 from modelhost.server.sources.snapshots import SnapshotStore
-from modelhost.server.store import deployments, sources
+from modelhost.server.store import deployments, locks, sources
 from modelhost.server.store.database import Database
 
 EVERY_SECONDS = 3600.0
@@ -87,6 +87,7 @@ class Collector:
             items = [present[digest] for digest in old]
             removed = items if only_say else await asyncio.to_thread(self._remove, items)
             if not only_say:
+                await self._database.run(locks.forget_unnamed)
                 await self._clear_caches()
             return Collected(
                 environments=sorted(item.digest for item in removed if item.is_environment),

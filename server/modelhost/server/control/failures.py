@@ -2,7 +2,7 @@
 
 from modelhost.envs import BuildFailed, RequirementsInvalid
 from modelhost.server.catalogue import hint_for, named, of_build_failure
-from modelhost.server.errors import DomainError, PredictionFailed, StepFailed, reason_name
+from modelhost.server.errors import DiskFull, DomainError, PredictionFailed, StepFailed, reason_name
 from modelhost.server.resources import Deployment, Failure
 from modelhost.server.text import cut
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -24,6 +24,8 @@ def as_domain_error(error: BaseException) -> DomainError:
         case BuildFailed():
             found = of_build_failure(error)
             return StepFailed(found.entry.reason, "{cause}", hint=found.hint, cause=error.message)
+        case OSError() if full := DiskFull.told_by(error):
+            return full
         case OSError() if error.strerror:
             return StepFailed(
                 ErrorReason.ERROR_REASON_ENVIRONMENT_FAILED,

@@ -19,7 +19,7 @@ from modelhost.server.control.builder import Broken, Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.deployments import as_served
 from modelhost.server.control.states import advance, move, revision_to_build
-from modelhost.server.errors import StepFailed
+from modelhost.server.errors import DiskFull, StepFailed
 from modelhost.server.resources import (
     Deployment,
     DeploymentState,
@@ -149,8 +149,12 @@ class _Actor:
                 self.wake.clear()
                 try:
                     rest = await self._step()
-                except Exception:
-                    log.exception("reconciling failed; trying again", deployment_uid=self._uid, seconds=RETRY_SECONDS)
+                except Exception as error:
+                    known = error if isinstance(error, DiskFull) else DiskFull.told_by(error)
+                    if known is not None:
+                        log.warning("trying again", seconds=RETRY_SECONDS, error=known.message)
+                    else:
+                        log.exception("reconciling failed; trying again", seconds=RETRY_SECONDS)
                     self._owner.attended(self._uid)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self.wake.wait(), RETRY_SECONDS)

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from modelhost.server.catalogue import of_load_failure
-from modelhost.server.errors import PredictionFailed, StepFailed
+from modelhost.server.errors import DiskFull, PredictionFailed, StepFailed
 from modelhost.server.serving.link import Header
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -43,6 +43,10 @@ _GENERAL = {ErrorReason.ERROR_REASON_IMPORT_FAILED, ErrorReason.ERROR_REASON_SET
 
 def start_failure(error: Exception, load_timeout: float) -> StepFailed:
     """A worker was not started, or did not answer in time."""
+    if full := DiskFull.told_by(error):
+        return StepFailed(
+            full.reason, "there is no room for a worker's copy of the files: {cause}", cause=full.values["cause"]
+        )
     if isinstance(error, TimeoutError):
         return StepFailed(
             ErrorReason.ERROR_REASON_LOAD_TIMED_OUT,

@@ -12,6 +12,7 @@ from modelhost.server.errors import StepFailed
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.worker import Loaded, Worker
+from modelhost.v1.error_reason_pb2 import ErrorReason
 
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_CAP_SECONDS = 30.0
@@ -180,7 +181,8 @@ class Crew:
             await self._start_one(place)
         except StepFailed as failure:
             self._failures += 1
-            self._loading_deaths += 1
+            if failure.reason != ErrorReason.ERROR_REASON_DISK_FULL:  # which is nothing that the model could help
+                self._loading_deaths += 1
             log.warning("worker could not be started", error=failure.message, attempt=self._loading_deaths)
             self._desk.ended("load_failed")
             if self._loading_deaths >= LOADING_DEATHS and not self._live and not self._given_up:

@@ -5,6 +5,8 @@ slip into it, and none of its own is acknowledged before all of it is on disk.
 """
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TypeVar
 
 import apsw
 
+from modelhost.server.errors import DiskFull
 from modelhost.server.store.migrations import migrate
 
 T = TypeVar("T")
@@ -73,20 +76,22 @@ class Database:
     async def run(self, transaction: Callable[[Transaction], T]) -> T:
         """Run a transaction and return what it returns; if it raises, nothing of it happened.
 
-        A caller that is cancelled meanwhile does not undo it.
+        A caller that is cancelled meanwhile does not undo it. Raises also `DiskFull`.
         """
         future = self._thread.submit(self._transact, transaction, asyncio.get_running_loop())
         return await asyncio.shield(asyncio.wrap_future(future))
 
     def _transact(self, function: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop) -> T:
         transaction = Transaction(self._connection)
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             result = function(transaction)
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk failed
                 self._connection.execute("ROLLBACK")
+            if is_full(error):
+                raise DiskFull(os.strerror(errno.ENOSPC)) from error
             raise
         for act in transaction.committed:
             loop.call_soon_threadsafe(act)
@@ -98,36 +103,71 @@ class Database:
         self._thread.shutdown()
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether SQLite says that there is no room, which it says differently for the index of its log."""
+    code = getattr(error, "extendedresult", None)
+    return isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and code == apsw.SQLITE_IOERR_SHMSIZE)
+
+
+def check_whole(connection: apsw.Connection) -> None:
+    """Find damage before anything is done on the strength of what the file says. Raises `apsw.CorruptError`.
+
+    Of the tables and of the indexes: what an index has lost is not found by its name any more, though it is there.
+    """
+    if (problem := connection.execute("PRAGMA integrity_check(1)").get) != "ok":
+        raise apsw.CorruptError(f"it is damaged: {' '.join(str(problem).split())}")
+
+
 def _open(path: Path) -> apsw.Connection:
     try:
+        if not path.exists():
+            _make(path)
         return _opened(path)
     except apsw.Error as error:
+        if is_full(error):
+            raise OSError(errno.ENOSPC, "there is no room to open the database", str(path)) from error
         raise DatabaseUnusable(
-            f"the database {path} cannot be used: {error}; put a copy in its place that is whole, or move it away "
-            "to begin with none"
+            f"the database {path} cannot be used: {error}; it was left as it is. Move it away, with its -wal "
+            "file: then `modelhost restore` puts that of a backup in its place, or the next start begins with none"
         ) from error
 
 
-def _opened(path: Path) -> apsw.Connection:
-    path.touch(0o600)
-    connection = apsw.Connection(str(path))
+def _make(path: Path) -> None:
+    """Make an empty database that is whole as soon as it has its name: an empty file is never one of ours."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise apsw.CorruptError(f"there is {log.name}, which holds changes of it, but the file itself is missing")
+    draft = path.with_name(f".{path.name}.new")
+    for left in path.parent.glob(f"{draft.name}*"):
+        left.unlink()
+    draft.touch(0o600)
+    connection = apsw.Connection(str(draft))
     try:
+        connection.execute("PRAGMA synchronous = FULL")
+        migrate(connection)
+    finally:
+        connection.close()
+    draft.rename(path)
+
+
+def _opened(path: Path) -> apsw.Connection:
+    if path.is_file() and not path.stat().st_size:
+        raise apsw.NotADBError("it is empty")
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        # Else closing a file that is refused would write into it what lies in its log.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        _check(connection)
+        check_whole(connection)
         _use_wal(connection)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")  # an acknowledged change survives a power cut
         migrate(connection)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _check(connection: apsw.Connection) -> None:
-    """Find damage before anything is done on the strength of what the file says. Raises `apsw.CorruptError`."""
-    if connection.execute("PRAGMA quick_check(1)").get != "ok":
-        raise apsw.CorruptError("it is damaged")
 
 
 def _use_wal(connection: apsw.Connection) -> None:

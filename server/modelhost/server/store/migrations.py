@@ -89,6 +89,19 @@ MIGRATIONS = (
     """
     ALTER TABLE deployments ADD COLUMN workers INTEGER NOT NULL DEFAULT 1;
     """,
+    # 4: what environments hold, so that one that is gone can be built again
+    """
+    CREATE TABLE environment_locks (
+        digest       TEXT PRIMARY KEY,  -- of the environment, as revisions name it
+        runtime      TEXT NOT NULL,
+        version      TEXT NOT NULL,
+        platform     TEXT NOT NULL,
+        repositories TEXT NOT NULL,     -- JSON: part of what was asked for, of R
+        packages     TEXT NOT NULL,     -- JSON: every line of the lock
+        created      REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX revisions_by_environment_digest ON revisions (environment_digest);
+    """,
 )
 
 
@@ -98,12 +111,18 @@ class SchemaTooNew(Exception):
 
 def migrate(connection: apsw.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Bring the schema up to date. Raises `SchemaTooNew`."""
-    current = connection.execute("PRAGMA user_version").get
-    if current > len(migrations):
-        raise SchemaTooNew(
-            f"the database has schema {current}, this server knows up to {len(migrations)}: run a newer modelhost"
-        )
+    current = check_known(connection, migrations)
     for number, change in enumerate(migrations[current:], current + 1):
         with connection:
             connection.execute(change)
             connection.execute(f"PRAGMA user_version = {number}")
+
+
+def check_known(connection: apsw.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """The number of the schema; 0 for none. Raises `SchemaTooNew`."""
+    current = int(connection.execute("PRAGMA user_version").get)
+    if current > len(migrations):
+        raise SchemaTooNew(
+            f"the database has schema {current}, this server knows up to {len(migrations)}: run a newer modelhost"
+        )
+    return current

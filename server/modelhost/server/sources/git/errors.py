@@ -1,10 +1,14 @@
 """What a failed git command means, in a sentence: Git tells its failures apart by text only."""
 
+import errno
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
+from modelhost.envs.files import has_no_room
 from modelhost.envs.process import CommandFailed
-from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
+from modelhost.server.errors import Conflict, DiskFull, DomainError, NotFound, Unavailable
 from modelhost.server.sources.git.place import Repository
 from modelhost.server.sources.paths import shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -78,9 +82,16 @@ _MEANINGS = (
 _GENERAL = re.compile(
     "could not read from remote|please make sure|the repository exists|hint:|disconnect", re.IGNORECASE
 )
+_NO_ROOM = _says("no space left on device", "disk quota exceeded")
 _ONE_COMMIT_REFUSED = _says(
     "unadvertised object", "not our ref", "want [0-9a-f]+ not valid", "shallow", "dumb http", "remote ref [0-9a-f]+"
 )
+
+
+def no_room(failure: CommandFailed, folder: Path) -> DiskFull | None:
+    """What a failed command that writes below `folder` says if the disk is full there."""
+    said = any(_NO_ROOM.search(line) for line in failure.output if not line.startswith("remote:"))
+    return DiskFull(os.strerror(errno.ENOSPC)) if said or has_no_room(folder) else None
 
 
 def explain(failure: CommandFailed, repository: Repository, timeout: float) -> DomainError | None:

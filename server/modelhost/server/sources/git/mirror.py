@@ -18,7 +18,7 @@ from pathlib import Path
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import NotFound
 from modelhost.server.sources.git.command import SHA256_DIGITS, Git, reach
-from modelhost.server.sources.git.errors import explain, refuses_one_commit, unexplained
+from modelhost.server.sources.git.errors import explain, no_room, refuses_one_commit, unexplained
 from modelhost.server.sources.git.place import Repository
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -109,6 +109,9 @@ class Mirror:
                     self._mark(commit, job)
                 return
             except CommandFailed as failure:
+                if full := no_room(failure, self._folder):
+                    self._drop_unfinished()
+                    raise full from failure
                 own = any(str(self.path) in line for line in failure.output)
                 error = None if own else explain(failure, self._repository, self._fetch_timeout)
                 if error is not None or last_try:
@@ -157,6 +160,11 @@ class Mirror:
         self._git.run(
             self.path, "update-ref", f"refs/modelhost/{commit}", commit, job=job, timeout=LOCAL_TIMEOUT_SECONDS
         )
+
+    def _drop_unfinished(self) -> None:
+        """Remove what a fetch has left that found no more room: Git keeps it for weeks."""
+        for left in self.path.glob("objects/pack/tmp_*"):
+            left.unlink(missing_ok=True)
 
     def _remove(self, job: Job) -> None:
         job.say(f"the local copy of {self._repository.name} is damaged; it is made anew")

@@ -28,6 +28,7 @@ from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.predict import observer as predict_observer
 from modelhost.server.config import ServerSettings
 from modelhost.server.control import locked
+from modelhost.server.control.actor import Plane
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.collector import Collector
@@ -153,13 +154,15 @@ class App:
             step_ended=metrics.step_ended,
         )
         self._reconciler = Reconciler(
-            database=database,
-            builder=self._builder,
-            router=router,
-            logs=logs,
-            changes=changes,
-            worker_lost=metrics.worker_lost,
-            stop_grace=settings.stop_grace,
+            Plane(
+                database=database,
+                builder=self._builder,
+                router=router,
+                logs=logs,
+                changes=changes,
+                worker_lost=metrics.worker_lost,
+                grace=settings.stop_grace,
+            )
         )
 
         commands = Deployments(

@@ -79,6 +79,27 @@ def test_asked_a_second_time_it_ends_at_once_whatever_the_calls_under_way_do(
     assert operator.get("model").state == Deployment.STATE_RUNNING
 
 
+def test_a_call_that_is_not_finished_when_the_grace_is_over_is_told_why(
+    make_daemon: Callable[..., Daemon], repo: Repo, gate: Gate
+) -> None:
+    daemon = make_daemon("hasty", "--stop-grace", "0.5", "--interpreter", str(python("3.6"))).start()
+    operator = Operator(daemon)
+    body = "".join(f"    {line}\n" for line in gate.code.splitlines())
+    repo.commit({"main.py": f"def predict(parameters):\n{body}    return 'finished'\n".encode()})
+    operator.add_source("models", repo)
+    operator.deploy("model", "models")
+    call = operator.begin_call("model")
+    gate.wait_until_reached()
+    running = daemon.processes()
+
+    assert daemon.stop() == 0
+
+    error = call.exception(STOP_SECONDS)
+    assert isinstance(error, ModelHostError)
+    assert (error.code.name, error.reason) == ("UNAVAILABLE", "SERVER_STOPPING")
+    assert alive(running) == []
+
+
 def is_listening(address: str, token: str) -> bool:
     """Whether a new call is taken."""
     try:

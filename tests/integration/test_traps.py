@@ -70,23 +70,29 @@ def test_a_server_that_speaks_grpc_is_never_forked(server: RunningServer, repo: 
 
 
 def test_a_storm_of_cancelled_calls_loads_no_model_again(
-    server: RunningServer, raw: grpc.Channel, repo: Repo, source: str, name: str
+    server: RunningServer, raw: grpc.Channel, repo: Repo, source: str, name: str, shared: Path
 ) -> None:
     """TorchServe#1888: callers that went away had workers ended and models loaded, for ever."""
-    repo.commit({"main.py": b"import os, time\ndef predict(p):\n    time.sleep(p)\n    return os.getpid()\n"})
+    gate = shared / "gate"
+    waits = f"    while p and not os.path.exists({str(gate)!r}):\n        time.sleep(0.001)\n"
+    repo.commit({"main.py": f"import os, time\ndef predict(p):\n{waits}    return os.getpid()\n".encode()})
     server.deploy(name, source, limits={"queue_size": 1000})
     pid = server.predict(name, 0)
     stub = predict_pb2_grpc.PredictStub(raw)
-    request = predict_pb2.PredictRequest(service=name, parameters_json="0.005")
+    request = predict_pb2.PredictRequest(service=name, parameters_json="1")
     metadata = [("authorization", f"Bearer {server.token}")]
 
-    calls = [stub.Predict.future(request, metadata=metadata) for _ in range(300)]
-    server.predict(name, 0)
-    for call in calls:
-        call.cancel()
+    for _ in range(5):
+        calls = [stub.Predict.future(request, metadata=metadata) for _ in range(60)]
+        eventually(lambda: server.get(name).observed.queued_calls >= 50)
+        for call in calls:
+            call.cancel()
+        assert sum(call.cancelled() for call in calls) >= 50
+        gate.touch()
+        assert server.predict(name, 0) == pid
+        gate.unlink()
 
-    assert server.predict(name, 0) == pid
-    eventually(lambda: server.get(name).observed.queued_calls == 0)
+    assert server.get(name).observed.queued_calls == 0
     assert server.get(name).observed.restarts == 0
 
 

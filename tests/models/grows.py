@@ -1,6 +1,6 @@
 """Takes memory and keeps it: so many MiB, by itself or with others.
 
-While it is loaded, as many as TAKE_AT_FIRST says. Parameters: {"take": MiB, "in": "itself", "child" or "stranger", one
+While it is loaded, as many as KEEP_AT_FIRST says, or TAKE_AT_FIRST, which it does not survive. Parameters: {"take": MiB, "in": "itself", "child" or "stranger", one
 that has left its session}; answers with its pid.
 """
 import os
@@ -13,6 +13,8 @@ def take(megabytes):
     kept.append(bytearray(os.urandom(1 << 20)) * megabytes)
 
 
+if "KEEP_AT_FIRST" in os.environ:
+    take(int(os.environ["KEEP_AT_FIRST"]))
 if "TAKE_AT_FIRST" in os.environ:
     take(int(os.environ["TAKE_AT_FIRST"]))
     time.sleep(600)

@@ -69,6 +69,9 @@ PREDICT: ServiceDescriptor = predict_pb2.DESCRIPTOR.services_by_name["Predict"]
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
+LAST_ANSWERS_SECONDS = 1.0
+
+
 class NotIsolated(Exception):
     """Workers cannot be isolated on this host, and the server was told to refuse that."""
 
@@ -82,6 +85,7 @@ class App:
         Raises `StateDirBusy`, `DatabaseUnusable`, `SchemaTooNew`, `NotIsolated`, `OSError`, `ValueError`.
         """
         settings.check()
+        self._chores: list[asyncio.Future[None]] = []
         self.state = state = StateDir(settings.state_dir)
         state.lock()
         try:
@@ -136,9 +140,16 @@ class App:
             isolation.confinement,
             concurrent_loads=settings.concurrent_loads,
         )
+        memory = MemoryBudget(settings.worker_memory or host_memory())
         loader = Loader(snapshots, logs, vault, settings.message_limit)
         debugger = Debugger(
-            router=router, snapshots=snapshots, environments=environments, holds=holds, host=host, loader=loader
+            router=router,
+            snapshots=snapshots,
+            environments=environments,
+            holds=holds,
+            host=host,
+            loader=loader,
+            memory=memory,
         )
         self._builder = Builder(
             database=database,
@@ -151,7 +162,7 @@ class App:
             holds=holds,
             host=host,
             loader=loader,
-            memory=MemoryBudget(settings.worker_memory or host_memory()),
+            memory=memory,
             concurrency=settings.concurrent_builds,
             step_ended=metrics.step_ended,
         )
@@ -163,7 +174,6 @@ class App:
                 logs=logs,
                 changes=changes,
                 worker_lost=metrics.worker_lost,
-                grace=settings.stop_grace,
             )
         )
 
@@ -240,10 +250,9 @@ class App:
         await self._door.start()
         if self._metrics_listener is not None:
             self._metrics_listener.start()
-        self._watching_lag = asyncio.ensure_future(watch_lag(self._metrics.loop_lagged))
+        self._chores.append(asyncio.ensure_future(watch_lag(self._metrics.loop_lagged)))
         await self._reconciler.start()
-        self._collecting = asyncio.ensure_future(self._collector.run())
-        self._checking_tokens = asyncio.ensure_future(self._token_check.run())
+        self._chores += map(asyncio.ensure_future, (self._collector.run(), self._token_check.run()))
         say = log.info if self._isolation.is_complete else log.warning
         say(self._isolation.describe())
         metrics = {"metrics": self.metrics_address} if self.metrics_address else {}
@@ -253,22 +262,25 @@ class App:
         """Have `stop`, under way or yet to come, end calls and workers at once."""
         log.warning("ending at once")
         self._hurrying = asyncio.ensure_future(self._door.stop(0))
-        self._reconciler.hurry()
         self._spawner.kill_all()
 
     async def stop(self) -> None:
-        """Finish calls under way, end all workers, close the database. What is wished stays wished."""
+        """Finish calls under way, end all workers, close the database. What is wished stays wished.
+
+        Calls that are not finished when their grace is over are told why; the door stays open for that a moment longer.
+        """
         self._stopping.set()
-        await self._door.stop(self._stop_grace)
-        self._collecting.cancel()
-        self._checking_tokens.cancel()
+        closing_door = asyncio.ensure_future(self._door.stop(self._stop_grace + LAST_ANSWERS_SECONDS))
+        await asyncio.wait([closing_door], timeout=self._stop_grace)
+        for chore in self._chores:
+            chore.cancel()
         await self._reconciler.close()
+        await closing_door
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)
         await asyncio.to_thread(self._host.close)
         self._output.close()
         self._spawner.close()
-        self._watching_lag.cancel()
         if self._metrics_listener is not None:  # late, so that the last calls are seen
             await asyncio.to_thread(self._metrics_listener.close)
         self._database.close()

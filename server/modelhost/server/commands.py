@@ -25,6 +25,7 @@ from modelhost.server.config import (
     default_state_dir,
     parse_uids,
 )
+from modelhost.server.errors import DomainError
 from modelhost.server.observing.logs import LogFormat, LogLevel, configure_logs
 from modelhost.server.statedir import StateDirBusy
 from modelhost.server.store.database import DatabaseUnusable
@@ -165,7 +166,7 @@ def serve(
             stop_grace=stop_grace,
         )
         uvloop.run(_serve(settings))
-    except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, OSError, ValueError) as error:
+    except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, DomainError, OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

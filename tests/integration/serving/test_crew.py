@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from modelhost.server.control.memory import MemoryBudget
 from modelhost.server.errors import StepFailed
+from modelhost.server.serving.crew import BACKOFF_FIRST_SECONDS
 from modelhost.server.serving.pool import Pool, PoolStatus
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.integration.serving.stage import Gate, Stage, ask, begin, failure, queue, until
@@ -197,7 +199,7 @@ async def test_workers_are_exchanged_one_at_a_time(stage: Stage) -> None:
     async with callers(pool, 4):
         while len(stage.ended) < 4:
             status = pool.status
-            assert status.live >= 2 + (status.starting == 0 and status.live >= 3)
+            assert status.live >= 2
             most = max(most, status.live + status.starting)
             await asyncio.sleep(0.001)
 
@@ -227,6 +229,92 @@ async def test_a_worker_ends_before_its_successor_starts_where_there_is_no_memor
     assert most == 1
     assert len({answer["pid"] for answer in answers}) >= 3
     assert pool.status.restarts == 0
+
+
+async def test_workers_for_which_there_is_no_room_beside_the_others_are_exchanged_one_at_a_time(stage: Stage) -> None:
+    pool = await stage.pool("obliging", size=3, recycle_calls=10, room=MemoryBudget(300 * MIB).share(100 * MIB))
+
+    async with callers(pool, 4):
+        while len(stage.ended) < 5:
+            status = pool.status
+            assert status.live >= 2
+            assert status.live + status.starting <= 3
+            await asyncio.sleep(0.001)
+
+    assert set(stage.ended) == {"recycled"}
+
+
+async def test_a_worn_worker_that_dies_while_no_other_can_be_loaded_is_replaced_at_last(
+    stage: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "loads").write_text("1")
+    pool = await stage.pool("dies_while_loading", recycle_calls=1, env={"LOADS": tmp_path / "loads"})
+    await ask(pool, "worn")
+    await until(lambda: "load_failed" in stage.ended)
+
+    await failure(ask(pool, "die"))
+
+    (tmp_path / "loads").write_text("100")
+    assert await ask(pool, "replaced") == "replaced"
+    await until(lambda: pool.status.live == 1)
+
+
+async def test_a_worker_that_dies_in_its_last_call_is_cleared_away_too(stage: Stage, gate: Gate) -> None:
+    pool = await stage.pool("obliging", size=2)
+    running = [await begin(stage, pool, word, gate) for word in ("a", "b")]
+    pool.resize(1)
+    leaving = pool.status
+    assert (leaving.live, leaving.running) == (1, 2)
+
+    for pid in stage.processes():
+        os.kill(pid, signal.SIGKILL)
+    for call in running:
+        assert (await failure(call)).reason == ErrorReason.ERROR_REASON_WORKER_DIED
+
+    await until(lambda: pool.status == PoolStatus(live=1, restarts=1))
+    await until(lambda: len(stage.directories()) == 1)
+    assert stage.ended == ["signal", "signal"]
+
+
+async def test_a_worker_that_dies_while_its_pool_closes_leaves_nothing(stage: Stage) -> None:
+    pool = await stage.pool("never_returns", size=2)  # ignores SIGTERM
+    closing = asyncio.create_task(pool.close())
+    await asyncio.sleep(0)
+
+    os.kill(stage.processes()[0], signal.SIGKILL)
+    await closing
+
+    stage.assert_nothing_is_left()
+
+
+async def test_a_worker_whose_mark_is_below_what_the_model_needs_is_exchanged_ever_more_slowly(stage: Stage) -> None:
+    pool = await stage.pool("grows", recycle_memory=16 * MIB, env={"KEEP_AT_FIRST": 100})
+
+    await until(lambda: len(stage.ended) >= 3)
+
+    assert set(stage.ended) == {"recycled"}
+    crew = pool._crew
+    assert crew._pause() >= BACKOFF_FIRST_SECONDS * 2 / 2
+    assert await ask(pool, {"take": 0})
+
+
+async def test_what_is_logged_of_a_worker_is_not_the_matter_of_the_caller_who_happened_to_be_there(
+    stage: Stage,
+) -> None:
+    structlog.contextvars.bind_contextvars(deployment="its own")
+    pool = await stage.pool("obliging", recycle_calls=1)
+    structlog.contextvars.bind_contextvars(deployment="another", request_id="a caller's")
+    await ask(pool, {})
+    await until(lambda: stage.ended == ["recycled"])
+    pid = (await ask(pool, {}))["pid"]
+
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logged:
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: "signal" in stage.ended)
+
+    [line] = [line for line in logged if line["event"] == "worker ended"]
+    assert line["deployment"] == "its own"
+    assert "request_id" not in line
 
 
 async def test_a_worker_whose_successor_cannot_be_loaded_goes_on(stage: Stage, tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ async def test_a_drain_whose_grace_is_over_ends_what_still_runs(stage: Stage, ga
     assert stage.noted() == ["running"]
 
 
-async def test_a_closed_pool_refuses_calls_those_that_wait_and_those_that_come(stage: Stage, gate: Gate) -> None:
+async def test_a_closed_pool_fails_calls_those_that_run_those_that_wait_and_those_that_come(
+    stage: Stage, gate: Gate
+) -> None:
     pool = await stage.pool("obliging")
     running = await begin(stage, pool, "running", gate)
     waiting = await queue(pool, "waiting")
@@ -61,11 +63,11 @@ async def test_a_closed_pool_refuses_calls_those_that_wait_and_those_that_come(s
     await asyncio.sleep(0)
     coming = await failure(ask(pool, {"note": "coming"}))
     waited = await failure(waiting)
-    gate.open()
-    await asyncio.gather(running, closing)
+    ran = await failure(running)
+    await closing
     late = await failure(ask(pool, {"note": "late"}))
 
-    for refused in (coming, waited, late):
+    for refused in (coming, waited, ran, late):
         assert isinstance(refused, Conflict)
         assert refused.reason == ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING
     assert stage.noted() == ["running"]

@@ -107,7 +107,7 @@ class Dispatcher:
             code, reason = _abandoned(call)
             raise
         except Exception as error:
-            failed = _failed(call, error)
+            failed = self._failed(call, error)
             code, reason = failed.status.code, failed.status.reason
             raise failed from None
         finally:
@@ -123,7 +123,7 @@ class Dispatcher:
             async for response in self._while_serving(method.handler(call, _parse(method.request, data))):
                 yield response.SerializeToString()
         except Exception as error:
-            raise _failed(call, error) from None
+            raise self._failed(call, error) from None
 
     async def bidi_stream(
         self, method: BidiStream[Message], call: Call, requests: AsyncIterator[bytes]
@@ -139,7 +139,7 @@ class Dispatcher:
             async for response in self._while_serving(method.handler(call, parsed())):
                 yield response.SerializeToString()
         except Exception as error:
-            raise _failed(call, error) from None
+            raise self._failed(call, error) from None
 
     async def _while_serving(self, responses: AsyncIterator[Message]) -> AsyncIterator[Message]:
         """Pass responses on; once the server is stopping, wait only for what comes at once."""
@@ -152,7 +152,7 @@ class Dispatcher:
                 if not following.done():
                     await asyncio.wait([following], timeout=LAST_WORDS_SECONDS)
                 if not following.done():
-                    raise Unavailable(ErrorReason.ERROR_REASON_SERVER_STOPPING, "the server is stopping; try again")
+                    raise _stopping()
                 try:
                     yield following.result()
                 except StopAsyncIteration:
@@ -171,6 +171,14 @@ class Dispatcher:
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         if method.access is not Access.ANYONE:
             self._operators.check(call.metadata)
+
+    def _failed(self, call: Call, error: Exception) -> CallFailed:
+        known = error if isinstance(error, DomainError) else DiskFull.told_by(error)
+        if known is not None:
+            is_why = self._stopping.is_set() and known.reason == ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING
+            return CallFailed(status_of(_stopping() if is_why else known))
+        log.error("a call failed in the server", method=call.method, peer=call.peer, exc_info=error)
+        return CallFailed(status_of(internal_error()))
 
 
 def _parse(kind: type[Message], data: bytes) -> Message:
@@ -194,9 +202,5 @@ def _abandoned(call: Call) -> tuple[Code, str]:
     return Code.CANCELLED, ""
 
 
-def _failed(call: Call, error: Exception) -> CallFailed:
-    known = error if isinstance(error, DomainError) else DiskFull.told_by(error)
-    if known is not None:
-        return CallFailed(status_of(known))
-    log.error("a call failed in the server", method=call.method, peer=call.peer, exc_info=error)
-    return CallFailed(status_of(internal_error()))
+def _stopping() -> Unavailable:
+    return Unavailable(ErrorReason.ERROR_REASON_SERVER_STOPPING, "the server is stopping; try again")

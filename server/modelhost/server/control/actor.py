@@ -36,8 +36,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Plane:
     """What all deployments are brought up with.
 
-    `worker_lost` gets a deployment's id and the cause whenever one of its workers ends that was to live on. `grace` are
-    the seconds that calls have to finish when the server ends.
+    `worker_lost` gets a deployment's id and the cause whenever one of its workers ends that was to live on.
     """
 
     database: Database
@@ -46,7 +45,6 @@ class Plane:
     logs: Logs
     changes: Changes
     worker_lost: Callable[[str, str], None]
-    grace: float
 
     def introduce(self, deployment: Deployment) -> None:
         """Make its service known, and the state of the deployment."""
@@ -94,7 +92,7 @@ class Actor:
         finally:
             try:
                 if self._pool is not None:
-                    await self._pool.drain(self._plane.grace)
+                    await self._pool.close()
             finally:
                 await finish(self._draining.end())
 

@@ -209,7 +209,7 @@ class Builder:
             listener=replace(walk.listener, closed=walk.hold.release),
         )
         walk.log.say(f"loading {wanted.main_file}, function {wanted.function}" + f", {workers} times" * (workers > 1))
-        if self._host.loads.locked():
+        if self._host.turns.are_taken:
             walk.log.say("waiting for other models, which are being loaded")
         loaded = await pool.start()
         try:

@@ -10,6 +10,7 @@ from structlog.contextvars import bound_contextvars
 from modelhost.envs import Environment, EnvironmentStore
 from modelhost.server.control.holds import Holds
 from modelhost.server.control.loading import Loader
+from modelhost.server.control.memory import MemoryBudget, MemoryShare
 from modelhost.server.errors import Conflict, PredictionFailed, StepFailed
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.debugged import Debugged
@@ -42,6 +43,7 @@ class Debugger:
         holds: Holds,
         host: WorkerHost,
         loader: Loader,
+        memory: MemoryBudget,
     ) -> None:
         self._router = router
         self._snapshots = snapshots
@@ -49,6 +51,7 @@ class Debugger:
         self._holds = holds
         self._host = host
         self._loader = loader
+        self._memory = memory
         self._room = asyncio.Semaphore(ONE_OFF_WORKERS)
 
     async def call(
@@ -89,11 +92,14 @@ class Debugger:
                     hint="Start the deployment, or roll back to the revision; its failure and build log say the rest.",
                 )
             async with self._room:
-                worker = Worker(self._host, self._loader.spec(revision, environment))
+                spec = self._loader.spec(revision, environment)
+                share = self._memory.share(spec.memory)
+                worker = Worker(self._host, spec)
                 try:
-                    return await _outcome(_start_and_call(worker, parameters, request_id, asked), asked)
+                    return await _outcome(_start_and_call(worker, share, parameters, request_id, asked), asked)
                 finally:
                     await worker.stop()
+                    share.hold(0)
         finally:
             hold.release()
 
@@ -104,7 +110,10 @@ class Debugger:
         return self._environments.find(revision.environment)
 
 
-async def _start_and_call(worker: Worker, parameters: bytes, request_id: str, asked: float) -> Debugged:
+async def _start_and_call(
+    worker: Worker, share: MemoryShare, parameters: bytes, request_id: str, asked: float
+) -> Debugged:
+    share.hold(1)
     await worker.start()
     sent = time.time()
     header, body = await worker.call(parameters, request_id, capture=True)

@@ -64,23 +64,19 @@ class Reconciler:
                 log.info("ready: what ran before runs again")
 
     def _forget(self, uid: str, task: "asyncio.Task[None]") -> None:
-        if uid in self._actors and self._actors[uid].task is task:
+        actor = self._actors.get(uid)
+        if actor is not None and actor.task is task:
             del self._actors[uid]
+            if actor.wake.is_set() and not task.cancelled():  # it was told of something while it ended
+                self.poke(uid)
 
     async def close(self) -> None:
-        """Interrupt builds, finish calls, end all workers. The wishes stay as they are."""
+        """Interrupt builds, end all workers and the calls that they still have. The wishes stay as they are."""
         self._closing = True
         tasks = [actor.task for actor in self._actors.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def hurry(self) -> None:
-        """Have `close`, under way or yet to come, let no call finish."""
-        self._plane.grace = 0
-        if self._closing:
-            for actor in self._actors.values():
-                actor.task.cancel()
 
 
 def _all(tx: Transaction) -> list[Deployment]:

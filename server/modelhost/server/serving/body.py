@@ -112,7 +112,8 @@ class Body:
     def _clear(self) -> None:
         if self._process is not None:
             end_marked(MARKER, self._id)
-        self._host.confinement.leave(self._confined)
+        confined, self._confined = self._confined, Confined()  # once: the user may be another's by the next time
+        self._host.confinement.leave(confined)
         try:
             remove_tree(self._directory)
         except OSError as error:

@@ -1,10 +1,14 @@
-"""Keeps a number of workers of one revision alive: dead ones are replaced, worn ones exchanged, the number changed."""
+"""Keeps a number of workers of one revision alive: dead ones are replaced, worn ones exchanged, the number changed.
+
+Each worker has a task for its life, from the attempt to load it to the last of what it leaves. Whenever something has
+happened, `_settle` compares the workers that there are with those that there should be, and hires or lets go.
+"""
 
 import asyncio
+import contextvars
 import random
-from collections import deque
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from enum import Enum, auto
+from typing import Protocol
 
 import structlog
 
@@ -49,6 +53,37 @@ class Desk(Protocol):
         """No worker lives, and none can be loaded: the crew has given up."""
 
 
+class _Is(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = auto()  # waits for its attempt or its turn, or loads
+    LIVE = auto()  # may be called
+    LOST = auto()  # cannot be called any more; its process ends
+    LEAVING = auto()  # was let go: it finishes its call, and ends
+    OVER = auto()  # has ended; what it left is cleared away
+
+
+_STAYING = (_Is.STARTING, _Is.LIVE, _Is.LOST)
+
+
+class _Member:
+    """A worker of the crew. `urgent` ones take a dead one's place, and wait for no turn to load."""
+
+    def __init__(self, worker: Worker, *, urgent: bool) -> None:
+        self.worker = worker
+        self.urgent = urgent
+        self.state = _Is.STARTING
+        self.since = 0.0  # LIVE
+        self.worn = False
+        self.dismissed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+
+    def dismiss(self) -> None:
+        """Have it end: it has no call now."""
+        if not self.dismissed.done():
+            self.dismissed.set_result(None)
+
+
 class Crew:
     """`size` workers of one spec, for one desk. On the event loop."""
 
@@ -59,38 +94,38 @@ class Crew:
         self._spec = spec
         self._room = room
         self._desk = desk
-        self._live: dict[Worker, float] = {}  # since when
-        self._leaving: set[Worker] = set()  # of those that live
-        self._places: dict[object, asyncio.Task[None] | None] = {}  # for workers that start, and who starts them
-        self._worn: deque[Worker] = deque()
-        self._exchanging = False
+        self._context = contextvars.copy_context()  # what is logged of it belongs to its deployment, whoever caused it
+        self._members: dict[Worker, _Member] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fresh: _Member | None = None  # it is to come for one that is worn
+        self._owed = 0  # places of dead workers
         self._failures = 0
         self._loading_deaths = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._first: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()  # all are loaded once
+        self._loaded = 0
         self._given_up = False
+        self._running = False
         self._closing = False
 
     @property
     def live(self) -> int:
         """How many have loaded the model and may be called."""
-        return len(self._live) - len(self._leaving)
+        return self._count(_Is.LIVE)
 
     @property
     def starting(self) -> int:
         """How many are on their way, or wait for their next attempt."""
-        return len(self._places)
+        return self._count(_Is.STARTING)
 
     async def start(self) -> Loaded:
         """Start all; returns when all have loaded the model. Raises `StepFailed`; it must be closed then."""
         self._room.hold(self.size)
-        starts = [asyncio.ensure_future(self._start_in_turn(self._take_place())) for _ in range(self.size)]
-        try:
-            return (await asyncio.gather(*starts))[0]
-        except BaseException:
-            for start in starts:
-                start.cancel()
-            await finish(asyncio.gather(*starts, return_exceptions=True))
-            raise
+        for _ in range(self.size):
+            self._hire()
+        loaded = await self._first
+        self._running = True
+        self._settle()
+        return loaded
 
     def resize(self, size: int) -> None:
         """Have so many workers from now on; of those that are too many, each finishes its call first.
@@ -98,25 +133,20 @@ class Crew:
         Raises `StepFailed` where more are wanted and there is no room for them; nothing is changed then.
         """
         if size > self.size:
-            self._room.hold(size + self._exchanging)
+            self._room.hold(max(size, self._occupied()))
         self.size = size
-        for place, task in list(self._places.items()):
-            if task is not None and self.live + self.starting > size:
-                del self._places[place]
-                task.cancel()
-        self._trim()
-        self._refill()
+        self._settle()
 
     def finished(self, worker: Worker) -> bool:
         """A call has ended in a worker; whether it may be given another."""
-        if self._closing or worker not in self._live or worker.lost.done():
-            return False
-        if worker in self._leaving:
-            self._run(worker.stop())
+        member = self._members.get(worker)
+        if self._closing or member is None or worker.lost.done():
             return False
         if self._spec.recycle_calls and worker.calls >= self._spec.recycle_calls:
-            self._wear(worker)
-        return True
+            self._wear(member)
+        if member.state is _Is.LEAVING:
+            member.dismiss()
+        return member.state is _Is.LIVE
 
     async def close(self) -> None:
         """End all, however long that takes."""
@@ -124,177 +154,193 @@ class Crew:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.stop() for worker in list(self._live)))
         self._room.hold(0)
 
-    # -- starts
+    # -- what there should be
 
-    def _take_place(self) -> object:
-        place = object()
-        self._places[place] = None
-        return place
+    def _settle(self) -> None:
+        """Do what is missing."""
+        if self._closing or self._given_up or not self._running:
+            return
+        while self._excess() > 0:
+            self._let_go(self._dispensable())
+        while self._excess() < 0 and self._has_room_for_one_more():
+            self._hire()
+        self._exchange_one()
+        self._room.hold(max(self.size, self._occupied()))
 
-    async def _start_in_turn(self, place: object) -> Loaded:
-        async with self._host.loads:
-            return await self._start_one(place)
+    def _excess(self) -> int:
+        exchanging = self._fresh is not None and self._fresh.state is _Is.STARTING and self._worn() is not None
+        return sum(map(self._count, _STAYING)) - self.size - exchanging
 
-    async def _start_one(self, place: object) -> Loaded:
-        """Start a worker, which gives up its place among those that start. Raises `StepFailed`; it keeps it then."""
-        worker = Worker(self._host, self._spec, self.size, self._wear)
-        loaded = await worker.start()
-        if self._closing:
-            await worker.stop()
-            return loaded
-        self._loading_deaths = 0
-        self._places.pop(place, None)
-        self._live[worker] = asyncio.get_running_loop().time()
-        worker.lost.add_done_callback(lambda _: self._lose(worker))
-        self._desk.ready(worker)
-        return loaded
+    def _dispensable(self) -> _Member:
+        """Who goes first: those that load, the last one first, then the worn, the idle, the busy."""
+        starting = [each for each in self._members.values() if each.state is _Is.STARTING]
+        live = [each for each in self._members.values() if each.state is _Is.LIVE]
+        live.sort(key=lambda each: (not each.worn, each.worker.is_busy))
+        lost = [each for each in self._members.values() if each.state is _Is.LOST]
+        return (starting[::-1] + live + lost)[0]
 
-    def _refill(self, dead: Worker | None = None) -> None:
-        """Have workers started for all places that are empty; what a dead one left behind is cleared away meanwhile."""
-        while self.live + self.starting < self.size:
-            place = self._take_place()
-            self._places[place] = self._run(self._start_another(place, dead))
-            dead = None
-        if dead is not None:
-            self._run(self._bury(dead))
-
-    async def _start_another(self, place: object, dead: Worker | None) -> None:
-        """Start a worker: at once the first time, later and later in a series of deaths, until it is given up."""
-        clearing = asyncio.ensure_future(self._bury(dead)) if dead else None
+    def _has_room_for_one_more(self) -> bool:
+        """False where one that leaves must have left first."""
         try:
-            if dead is not None:
-                await asyncio.wait([dead.exited])
-            while place in self._places and not self._given_up:
-                await asyncio.sleep(self._pause())
-                await self._attempt(place)
-        finally:
-            self._places.pop(place, None)
-            if clearing is not None:
-                await finish(clearing)
+            self._room.hold(max(self.size, self._occupied() + 1))
+        except StepFailed:
+            return False
+        return True
 
-    async def _attempt(self, place: object) -> None:
-        """Start a worker, if that can be done."""
+    def _exchange_one(self) -> None:
+        """Have one that is worn exchanged, if all are there: it goes when a fresh one has come, or before, for room."""
+        worn = self._worn()
+        if worn is None or self._occupied() != self.size or self.live != self.size:
+            return
+        if self._has_room_for_one_more():
+            self._fresh = self._hire()
+        else:
+            log.info("a worker ends before its successor starts: there is no memory for both", worker=worn.worker.id)
+            self._owed += 1
+            self._let_go(worn)
+
+    def _worn(self) -> _Member | None:
+        return next((each for each in self._members.values() if each.worn and each.state is _Is.LIVE), None)
+
+    def _wear(self, member: _Member, *, heavy: bool = False) -> None:
+        """Have a worker exchanged for a fresh one, when its turn has come."""
+        if member.worn or member.state is not _Is.LIVE:
+            return
+        member.worn = True
+        if heavy and self._age(member) < STABLE_SECONDS:
+            self._failures += 1  # its successor may be as heavy: it has time
+            log.warning("worker uses more than recycle_memory soon after it was loaded", worker=member.worker.id)
+        self._settle()
+
+    def _count(self, state: _Is) -> int:
+        return sum(each.state is state for each in self._members.values())
+
+    def _occupied(self) -> int:
+        """How many have a process, or soon will."""
+        return sum(each.state is not _Is.OVER for each in self._members.values())
+
+    # -- the life of a worker
+
+    def _hire(self) -> _Member:
+        urgent = self._owed > 0
+        self._owed -= urgent
+        worker = Worker(self._host, self._spec, self.size, self._heavy)
+        member = self._members[worker] = _Member(worker, urgent=urgent)
+        task = asyncio.get_running_loop().create_task(self._live(member), context=self._context.copy())
+        member.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return member
+
+    def _let_go(self, member: _Member) -> None:
+        if member.state is _Is.STARTING and member.task is not None:
+            del self._members[member.worker]
+            member.state = _Is.OVER
+            member.task.cancel()
+        else:
+            member.state = _Is.LEAVING
+            if self._desk.withdraw(member.worker):
+                member.dismiss()
+
+    async def _live(self, member: _Member) -> None:
         try:
-            await self._start_one(place)
-        except StepFailed as failure:
+            if await self._load(member):
+                await self._serve(member)
+        except Exception:
             self._failures += 1
-            if failure.reason != ErrorReason.ERROR_REASON_DISK_FULL:  # which is nothing that the model could help
-                self._loading_deaths += 1
-            log.warning("worker could not be started", error=failure.message, attempt=self._loading_deaths)
-            self._desk.ended("load_failed")
-            if self._loading_deaths >= LOADING_DEATHS and not self._live and not self._given_up:
-                self._given_up = True
-                self._desk.broken(failure)
+            log.exception("a worker was given up", worker=member.worker.id)
+        finally:
+            member.state = _Is.OVER
+            self._members.pop(member.worker, None)
+            self._settle()
+
+    async def _load(self, member: _Member) -> bool:
+        """Start it: at once the first time, later and later in a series of deaths. Whether that went well."""
+        try:
+            await asyncio.sleep(self._pause())
+            if member.urgent:
+                loaded = await member.worker.start()
+            else:
+                async with self._host.turns.turn(self):
+                    loaded = await member.worker.start()
+        except StepFailed as failure:
+            member.state = _Is.OVER
+            self._load_failed(member, failure)
+            return False
+        self._loading_deaths = 0
+        self._loaded += 1
+        if self._loaded == self.size and not self._first.done():
+            self._first.set_result(loaded)
+        return True
+
+    def _load_failed(self, member: _Member, failure: StepFailed) -> None:
+        if not self._running:
+            if not self._first.done():
+                self._first.set_exception(failure)
+            return
+        self._owed += member.urgent
+        self._failures += 1
+        if failure.reason != ErrorReason.ERROR_REASON_DISK_FULL:  # which is nothing that the model could help
+            self._loading_deaths += 1
+        log.warning("worker could not be started", error=failure.message, attempt=self._loading_deaths)
+        self._desk.ended("load_failed")
+        lives = self._count(_Is.LIVE) + self._count(_Is.LEAVING)
+        if self._loading_deaths >= LOADING_DEATHS and not lives and not self._given_up:
+            self._given_up = True
+            for other in list(self._members.values()):
+                if other.state is _Is.STARTING:
+                    self._let_go(other)
+            self._desk.broken(failure)
+
+    async def _serve(self, member: _Member) -> None:
+        """From its first call until nothing of it is left."""
+        worker = member.worker
+        member.state, member.since = _Is.LIVE, asyncio.get_running_loop().time()
+        worker.lost.add_done_callback(lambda _: self._lose(member))
+        self._desk.ready(worker)
+        self._settle()
+        try:
+            await asyncio.wait([worker.lost, member.dismissed], return_when=asyncio.FIRST_COMPLETED)
+            if worker.lost.done():
+                await asyncio.wait([worker.exited])
+                log.warning("worker ended", worker=worker.id, how=worker.exited.result(), cause=worker.cause)
+                self._died(member)
+        finally:
+            await finish(worker.kill() if worker.lost.done() else worker.stop())
+            if member.worn and member.dismissed.done():
+                self._desk.ended("recycled")
+
+    def _lose(self, member: _Member) -> None:
+        """It can be called no more."""
+        if member.state is _Is.LIVE:
+            member.state = _Is.LOST
+        self._desk.gone(member.worker)
+
+    def _died(self, member: _Member) -> None:
+        """Its process has ended, and not because it was let go."""
+        if self._age(member) > STABLE_SECONDS:
+            self._failures = 0
+        self._failures += 1
+        if member.state is _Is.LOST:
+            self._owed += 1
+            self.restarts += 1
+        member.state = _Is.OVER
+        self._desk.ended(member.worker.cause)
+        self._settle()
+
+    def _heavy(self, worker: Worker) -> None:
+        """It uses more memory than it should before it is exchanged."""
+        if member := self._members.get(worker):
+            self._wear(member, heavy=True)
+
+    def _age(self, member: _Member) -> float:
+        return asyncio.get_running_loop().time() - member.since
 
     def _pause(self) -> float:
         """Seconds until the next attempt; the deaths of all workers of a crew, once each, are one of a series."""
         return backoff((self._failures - 1) // self.size) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-
-    # -- ends
-
-    def _lose(self, worker: Worker) -> None:
-        since = self._live.pop(worker)
-        was_let_go = worker in self._leaving
-        self._leaving.discard(worker)
-        self._desk.gone(worker)
-        if self._closing:
-            return
-        if was_let_go:
-            if not self._leaving and not self._exchanging:
-                self._room.hold(self.size)
-            self._refill()
-            return
-        self.restarts += 1
-        if asyncio.get_running_loop().time() - since > STABLE_SECONDS:
-            self._failures = 0
-        self._failures += 1
-        self._refill(worker)
-
-    async def _bury(self, worker: Worker) -> None:
-        """Clear away what a dead worker has left."""
-        clearing = asyncio.ensure_future(worker.kill())
-        try:
-            await asyncio.wait([worker.exited])
-            log.warning("worker ended", worker=worker.id, how=worker.exited.result(), cause=worker.cause)
-            self._desk.ended(worker.cause)
-        finally:
-            await finish(clearing)
-
-    def _retire(self, worker: Worker) -> None:
-        """Let a worker go, after its call if it has one."""
-        self._leaving.add(worker)
-        if self._desk.withdraw(worker):
-            self._run(worker.stop())
-
-    # -- exchanges
-
-    def _wear(self, worker: Worker) -> None:
-        """Have a worker exchanged for a fresh one, when its turn has come."""
-        if worker in self._live and worker not in self._leaving and worker not in self._worn:
-            self._worn.append(worker)
-            if not self._exchanging and not self._closing:
-                self._exchanging = True
-                self._run(self._exchange_all())
-
-    async def _exchange_all(self) -> None:
-        """Exchange those that are worn, one at a time."""
-        try:
-            while self._worn:
-                try:
-                    await self._exchange(self._worn[0])
-                finally:
-                    self._worn.popleft()
-        finally:
-            self._exchanging = False
-
-    async def _exchange(self, worn: Worker) -> None:
-        """Start a fresh worker, then let the worn one go; the other way round where there is no room for both."""
-        try:
-            self._room.hold(self.size + 1)
-        except StepFailed as refusal:
-            log.info("a worker ends before another is started in its place", worker=worn.id, error=refusal.message)
-        else:
-            await self._start_beside(worn)
-        if self._is_staying(worn):
-            self._retire(worn)
-            await asyncio.wait([worn.exited])
-            self._desk.ended("recycled")
-        self._trim()
-        self._room.hold(self.size)
-
-    async def _start_beside(self, worn: Worker) -> None:
-        """Start one more worker than there should be, for as long as the worn one is there."""
-        while self._is_staying(worn) and self.live <= self.size:
-            place = self._take_place()
-            try:
-                await self._attempt(place)
-                if place in self._places:  # that failed
-                    await asyncio.sleep(self._pause())
-            finally:
-                self._places.pop(place, None)
-
-    def _is_staying(self, worker: Worker) -> bool:
-        return worker in self._live and worker not in self._leaving
-
-    def _trim(self) -> None:
-        """Let go of the workers that are too many, idle ones first."""
-        staying = sorted(self._live.keys() - self._leaving, key=lambda worker: worker.is_busy)
-        for worker in staying[: max(0, len(staying) - self.size)]:
-            self._retire(worker)
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ran)
-        return task
-
-    def _ran(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("a worker was not replaced", exc_info=error)
 
 
 def backoff(failures: int) -> float:

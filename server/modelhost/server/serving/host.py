@@ -1,6 +1,5 @@
 """What all workers of a server share, and what makes those of one revision alike."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from modelhost.server.serving.confinement import Confinement
 from modelhost.server.serving.memory import MemoryWatch
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
+from modelhost.server.serving.turns import Turns
 
 FILE_THREADS = 4
 
@@ -54,7 +54,8 @@ class WorkerHost:
     """Where workers' directories lie, who starts, confines and reads them, and how many pools may load at once.
 
     `threads` fill and empty directories: threads of their own, so that a slow Git server keeps no worker waiting.
-    `loads` are places for models that are loaded for the first time; a worker that takes a dead one's place needs none.
+    `turns` are for models that are loaded when deployments are started or scaled; a worker that takes a dead one's
+    place waits for none.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class WorkerHost:
         self.output = output
         self.marker = marker
         self.confinement = confinement
-        self.loads = asyncio.Semaphore(concurrent_loads)
+        self.turns = Turns(concurrent_loads)
         self.memory = MemoryWatch()
         self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")
 

@@ -138,10 +138,15 @@ class Worker:
         return answer
 
     async def stop(self) -> None:
-        """Let it end by itself, then make it; returns, even if cancelled, when nothing of it is left."""
+        """Let it end by itself, if it has no call, then make it; a call that it has fails at once.
+
+        Returns, even if cancelled, when nothing of it is left.
+        """
         self._dismissed |= not self.lost.done()
         try:
-            if self._link is not None and not self.exited.done():
+            if self._answer is not None:
+                self._fail_call()
+            elif self._link is not None and not self.exited.done():
                 self._link.send({"type": "stop"})
                 await asyncio.wait([self.exited], timeout=STOP_GRACE_SECONDS)
         finally:
@@ -246,6 +251,9 @@ class Worker:
             self._body.note(f"this worker ended ({exited.result()}){in_a_call}", self._request_id)
         if not self.lost.done():
             self.lost.set_result(None)
+        self._fail_call()
+
+    def _fail_call(self) -> None:
         answer = self._answer
         self._settle_call()
         if answer is not None:

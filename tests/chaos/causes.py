@@ -17,6 +17,7 @@ WAITED_TOO_LONG: set[Outcome] = {("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"), ("D
 UNREACHABLE: Outcome = ("UNAVAILABLE", "")
 STOPPING: Outcome = ("UNAVAILABLE", "SERVER_STOPPING")
 CANCELLED: Outcome = ("CANCELLED", "")
+RAISED: Outcome = ("UNKNOWN", "MODEL_RAISED")
 DIED: Outcome = ("INTERNAL", "WORKER_DIED")
 NOT_RUNNING: Outcome = ("FAILED_PRECONDITION", "SERVICE_NOT_RUNNING")
 OVERRAN: Outcome = ("DEADLINE_EXCEEDED", "MODEL_TIMED_OUT")
@@ -41,15 +42,15 @@ class Kind(Enum):
 ANSWER: Outcome = ("", "")
 OF_POISONS: dict[str, set[Outcome]] = {
     "exit": {DIED},
-    "quit": {DIED},
+    "quit": {RAISED},  # the worker sees to that
     "segfault": {DIED},
     "fall": {DIED},  # in R an error: see below
     "loop": {OVERRAN},
     "stubborn": {OVERRAN},
     "grow": {DIED},
-    "raise": {("UNKNOWN", "MODEL_RAISED")},
+    "raise": {RAISED},
     "leave": {ANSWER},
-    "fall in R": {("UNKNOWN", "MODEL_RAISED")},
+    "fall in R": {RAISED},
 }
 
 

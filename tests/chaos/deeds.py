@@ -21,7 +21,7 @@ from tests.git_repos import Repo
 MOST_WORKERS = 3
 CANCELS = 5
 LONGEST_REST_SECONDS = 12.0
-HARMLESS = ("raise", "leave")  # poisons that cost nobody else anything
+HARMLESS = ("raise", "quit", "leave")  # poisons that cost nobody else anything
 START_AGAIN_SECONDS = 15.0  # in which a deployment that is being stopped has stopped
 _DEADLY = (Kind.KILLED, Kind.FROZEN)
 

@@ -207,8 +207,10 @@ class Deeds:
     def stop(self, deed: Deed) -> None:
         """Have it stopped."""
         entry = self._journal.entry(deed.target)
-        self._causes.open(Cause(Kind.STOPPED, deed.target, lambda: entry.running))
+        stopped = threading.Event()
+        self._causes.open(Cause(Kind.STOPPED, deed.target, lambda: stopped.is_set() and entry.running))
         self._journal.stop(deed.target)
+        stopped.set()
         self._say(f"stop {deed.target}")
 
     def start(self, deed: Deed) -> None:

@@ -1,6 +1,7 @@
 """One run: set up, do what the plan says under load, look at everything once more, leave nothing behind."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ from tests.e2e.daemon import find_python
 from tests.git_repos import Repo
 
 LOAD_TIMEOUT_SECONDS = 30
+_OWN_USER = {"OWN_USER": "yes"} if os.geteuid() == 0 else {}
 SET_UP_SECONDS = 300.0
 SETTLE_SECONDS = 120.0  # a frozen load takes its load_timeout
 CALLERS = 2  # of each checked deployment; one of each that is abused
@@ -111,7 +113,7 @@ class Run:
         limits = deployment_pb2.Limits(memory_bytes=model.memory)
         limits.call_timeout.FromSeconds(CALL_TIMEOUT_SECONDS)
         limits.load_timeout.FromSeconds(LOAD_TIMEOUT_SECONDS)
-        settings = deployment_pb2.ModelSettings(runtime=runtime, limits=limits, env={VARIABLE: model.name})
+        settings = deployment_pb2.ModelSettings(runtime=runtime, limits=limits, env={VARIABLE: model.name, **_OWN_USER})
         if model.language == "r":
             settings.unbox = True
         source = deployment_pb2.ModelSource(data_source=model.name, ref=commit)

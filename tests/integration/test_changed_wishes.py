@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhost.server.control import reconciler
+from modelhost.server.control import actor
 from modelhost.server.errors import reason_name
 from modelhost.v1 import deployment_pb2
 from tests.git_repos import Repo
@@ -158,6 +158,20 @@ def test_an_update_is_superseded_by_another_and_the_service_answers_throughout(s
     eventually(lambda: stage.get().observed.live_workers == 1)
 
 
+def test_a_deployment_is_scaled_in_the_middle_of_an_update_and_both_revisions_are(stage: Stage) -> None:
+    stage.run("one")
+    stage.update("two")
+    stage.wait_until_it_loads(2)
+
+    scaled = stage.server.scale(stage.name, 2)
+
+    assert (scaled.active_revision, scaled.observed.live_workers) == (1, 2)
+    assert scaled.update_state == Deployment.UPDATE_STATE_IN_PROGRESS
+    stage.open("two")
+    eventually(lambda: stage.says("two"))
+    eventually(lambda: stage.get().observed.live_workers == 2)
+
+
 def test_a_deployment_is_stopped_in_the_middle_of_an_update(stage: Stage) -> None:
     before = stage.workers()
     stage.run("one")
@@ -193,7 +207,7 @@ def test_a_deployment_is_deleted_while_it_waits_for_its_last_calls(
 
         eventually(
             lambda: reason_of(lambda: server.get(name)) == "DEPLOYMENT_NOT_FOUND",
-            seconds=reconciler.STOP_GRACE_SECONDS / 2,
+            seconds=actor.STOP_GRACE_SECONDS / 2,
         )
         assert reason_of(call.result) == "SERVICE_NOT_RUNNING"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhost.server.control import reconciler
+from modelhost.server.control import actor
 from modelhost.server.errors import reason_name
 from modelhost.v1 import data_source_pb2, deployment_pb2, runtime_pb2
 from tests.git_repos import Repo
@@ -60,7 +60,7 @@ def test_50_updates_of_which_few_are_kept_go_without_a_pause(tmp_path: Path) -> 
         for update in updates:
             update.result()
         # Within less than the pause after a fault of the reconciler.
-        eventually(lambda: server.get("churn").active_revision == 51, seconds=reconciler.RETRY_SECONDS - 1)
+        eventually(lambda: server.get("churn").active_revision == 51, seconds=actor.RETRY_SECONDS - 1)
 
 
 def test_old_revisions_go_with_their_logs_but_never_what_runs(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelhost.client import ModelHostError
-from modelhost.server.control import reconciler
+from modelhost.server.control import actor
 from modelhost.v1 import deployment_pb2, service_pb2
 from tests.git_repos import Repo
 from tests.running import Deployment, RunningServer, eventually, reason_of
@@ -93,7 +93,7 @@ def test_the_old_revision_serves_until_the_new_one_has_loaded(
 def test_a_call_under_way_when_an_update_goes_live_is_still_answered(
     server: RunningServer, repo: Repo, source: str, name: str, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "STOP_GRACE_SECONDS", 0.05)  # of a stop; an update has the call's own time
+    monkeypatch.setattr(actor, "STOP_GRACE_SECONDS", 0.05)  # of a stop; an update has the call's own time
     waits = b"import os\nimport time\ndef predict(path):\n    while not os.path.exists(path):\n"
     waits += b"        time.sleep(0.01)\n    return 'old'\n"
     repo.commit({"main.py": waits})

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 ROUNDS = 10  # a process can start another one while we look
@@ -27,6 +28,17 @@ def end_marked(variable: str, value: str) -> list[int]:
 def end_owned(uid: int) -> list[int]:
     """Kill every process of a user, and see it end: those, too, that have another environment by now. As above."""
     return _end_all(lambda process: str(uid).encode() in _uids(process))
+
+
+def is_owner(uid: int) -> bool:
+    """Whether any process is a user's."""
+    wanted = str(uid).encode()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):  # it is gone
+                if wanted in _uids(Path("/proc", name)):
+                    return True
+    return False
 
 
 def _end_all(is_meant: Callable[[Path], bool]) -> list[int]:

@@ -28,6 +28,7 @@ from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.predict import observer as predict_observer
 from modelhost.server.config import ServerSettings
 from modelhost.server.control import locked
+from modelhost.server.control.actor import Plane
 from modelhost.server.control.builder import Builder
 from modelhost.server.control.changes import Changes
 from modelhost.server.control.collector import Collector
@@ -52,6 +53,7 @@ from modelhost.server.serving.isolation import Isolation, establish
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
 from modelhost.server.serving.router import Router
+from modelhost.server.serving.uids import Uids
 from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from modelhost.server.statedir import StateDir
 from modelhost.server.store import deployments
@@ -94,14 +96,15 @@ class App:
             raise
 
     def _build(self, settings: ServerSettings, state: StateDir, database: Database) -> None:
-        orphans = [*state.end_orphans(), *end_users_of(state.workers, settings.worker_uids)]
+        uids = Uids(settings.worker_uids)
+        orphans = [*state.end_orphans(), *end_users_of(state.workers, uids)]
         if orphans:
             log.warning("ended processes that an earlier server left behind", count=len(orphans))
         shutil.rmtree(state.workers, ignore_errors=True)
         state.workers.mkdir(mode=0o700, exist_ok=True)
         operators = Operators.from_file(state.admin_token)
         vault = Vault.from_file(state.secret_key)
-        self._isolation = isolation = self._isolate(settings, state)
+        self._isolation = isolation = self._isolate(settings, state, uids)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
         self._environments = environments = EnvironmentStore(
@@ -153,13 +156,15 @@ class App:
             step_ended=metrics.step_ended,
         )
         self._reconciler = Reconciler(
-            database=database,
-            builder=self._builder,
-            router=router,
-            logs=logs,
-            changes=changes,
-            worker_lost=metrics.worker_lost,
-            stop_grace=settings.stop_grace,
+            Plane(
+                database=database,
+                builder=self._builder,
+                router=router,
+                logs=logs,
+                changes=changes,
+                worker_lost=metrics.worker_lost,
+                grace=settings.stop_grace,
+            )
         )
 
         commands = Deployments(
@@ -217,11 +222,11 @@ class App:
         self._metrics_listener = MetricsListener(settings.metrics, metrics.exposition) if settings.metrics else None
         self.metrics_address = self._metrics_listener.address if self._metrics_listener else ""
 
-    def _isolate(self, settings: ServerSettings, state: StateDir) -> Isolation:
+    def _isolate(self, settings: ServerSettings, state: StateDir, uids: Uids) -> Isolation:
         if os.geteuid() == 0:
             state.let_users_pass()
         secrets = (state.secret_key, state.admin_token, state.database)
-        isolation = establish(state.workers, secrets, settings.worker_uids, settings.shared_folders)
+        isolation = establish(state.workers, secrets, uids, settings.shared_folders)
         if settings.require_isolation and not isolation.is_complete:
             raise NotIsolated(f"--require-isolation: {isolation.describe()}")
         return isolation

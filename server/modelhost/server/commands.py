@@ -99,7 +99,7 @@ def serve(
         typer.Option(
             envvar="MODELHOST_WORKER_UIDS",
             metavar="FIRST-LAST",
-            help="Users to run workers as, one each, where the server is root; nobody else may have them.",
+            help="Users to run workers as, one each, where the server is root; only other servers may have them, too.",
         ),
     ] = f"{DEFAULT_WORKER_UIDS[0]}-{DEFAULT_WORKER_UIDS[-1]}",
     require_isolation: Annotated[

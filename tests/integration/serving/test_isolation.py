@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from modelhost.envs.marked import is_owner
 from modelhost.server.app import NotIsolated
 from modelhost.server.errors import StepFailed
 from modelhost.server.serving.confinement import Confined, Confinement, LandlockOnly, OwnUsers, end_users_of
 from modelhost.server.serving.isolation import establish, landlock_abi
 from modelhost.server.serving.pool import Pool
+from modelhost.server.serving.uids import Uids
 from tests.integration.serving.stage import Stage, ask, is_running, until
 from tests.running import RunningServer
 
@@ -31,7 +33,7 @@ needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give a worker
 def confinement(way: str, folder: Path, shared: tuple[Path, ...] = ()) -> Confinement:
     if way == "landlock":
         return LandlockOnly(folder, shared, landlock_abi())
-    return OwnUsers(UIDS, shared, landlock_abi() if way == "users" else 0)
+    return OwnUsers(Uids(UIDS), shared, landlock_abi() if way == "users" else 0)
 
 
 @pytest.fixture(params=["closed", "open"])
@@ -188,9 +190,11 @@ async def test_each_worker_has_a_user_of_its_own_and_gives_it_back(stage: Stage)
     assert all(own["groups"] == [] for own in owns)
     for pool in pools:
         await pool.close()
-    free = stage.host.confinement
-    assert isinstance(free, OwnUsers)
-    assert free.in_use == 0
+    assert not any(is_owner(own["uid"]) for own in owns)
+    uids = Uids(UIDS)
+    assert all(uids.take_back(own["uid"]) for own in owns)
+    for own in owns:
+        uids.give_back(own["uid"])
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "landlock"], indirect=True)
@@ -206,7 +210,7 @@ async def test_a_child_that_has_left_group_session_and_environment_goes_with_its
 
 @needs_root
 async def test_a_worker_for_which_there_is_no_user_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, OwnUsers(UIDS[:1], (), 0))
+    stage = Stage(tmp_path, OwnUsers(Uids(UIDS[:1]), (), 0))
     await stage.pool("prowls")
 
     with pytest.raises(StepFailed) as caught:
@@ -222,13 +226,47 @@ def test_the_users_of_a_killed_server_are_known_by_the_directories_that_it_left(
     (tmp_path / "of-a-worker").mkdir()
     os.chown(tmp_path / "of-a-worker", UIDS[7], UIDS[7])
     with subprocess.Popen(["/bin/sleep", "600"], user=UIDS[7], env={}, start_new_session=True) as orphan:
-        assert end_users_of(tmp_path, UIDS) == [orphan.pid]
-    assert end_users_of(tmp_path / "missing", UIDS) == []
+        assert end_users_of(tmp_path, Uids(UIDS)) == [orphan.pid]
+    assert end_users_of(tmp_path / "missing", Uids(UIDS)) == []
+
+
+@needs_root
+def test_a_user_that_another_server_has_by_now_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "of-a-worker").mkdir()
+    os.chown(tmp_path / "of-a-worker", UIDS[8], UIDS[8])
+    other = Uids(UIDS)
+    assert other.take_back(UIDS[8])
+    with subprocess.Popen(["/bin/sleep", "600"], user=UIDS[8], env={}, start_new_session=True) as worker:
+        assert end_users_of(tmp_path, Uids(UIDS)) == []
+        assert worker.poll() is None
+        worker.kill()
+    other.give_back(UIDS[8])
+
+
+@needs_root
+def test_two_servers_with_the_same_range_never_have_the_same_user(tmp_path: Path) -> None:
+    one, two = (Uids(UIDS[30:34], tmp_path / "uids") for _ in range(2))
+    taken = [uids.take() for uids in (one, two, one, two)]
+
+    assert len(set(taken)) == 4
+    for uids in (one, two):
+        with pytest.raises(StepFailed):
+            uids.take()
+    one.give_back(taken[0])
+    assert two.take() == taken[0]
+
+
+@needs_root
+def test_a_user_with_a_process_is_not_given_to_a_worker(tmp_path: Path) -> None:
+    uids = Uids(UIDS[20:22], tmp_path / "uids")
+    with subprocess.Popen(["/bin/sleep", "600"], user=UIDS[20], env={}, start_new_session=True) as left_over:
+        assert uids.take() == UIDS[21]
+        left_over.kill()
 
 
 @needs_root
 def test_what_a_user_left_in_shared_memory_is_gone_before_another_gets_it(tmp_path: Path) -> None:
-    users = OwnUsers(UIDS, (), 0)
+    users = OwnUsers(Uids(UIDS), (), 0)
     confined = users.enter(tmp_path, ())
     left = Path("/dev/shm", f"modelhost-test-{os.getpid()}")
     left.write_text("left")
@@ -243,7 +281,7 @@ def test_what_a_user_left_in_shared_memory_is_gone_before_another_gets_it(tmp_pa
 
 
 def test_the_best_way_that_works_is_taken_and_told(tmp_path: Path) -> None:
-    isolation = establish(_workers(tmp_path), [_secret(tmp_path)], UIDS)
+    isolation = establish(_workers(tmp_path), [_secret(tmp_path)], Uids(UIDS))
 
     assert isolation.is_complete == bool(IS_ROOT or landlock_abi() >= 6)
     if IS_ROOT:
@@ -254,7 +292,7 @@ def test_the_best_way_that_works_is_taken_and_told(tmp_path: Path) -> None:
 def test_a_way_that_does_not_keep_a_secret_is_told_so(tmp_path: Path) -> None:
     workers = _workers(tmp_path)
 
-    isolation = establish(workers, [Path("/etc/passwd")], UIDS)
+    isolation = establish(workers, [Path("/etc/passwd")], Uids(UIDS))
 
     assert not isolation.is_complete
     assert "a model can read /etc/passwd" in isolation.describe()
@@ -268,7 +306,7 @@ def test_users_that_cannot_be_given_are_passed_over(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(OwnUsers, "enter", refuse)
 
-    isolation = establish(_workers(tmp_path), [_secret(tmp_path)], UIDS)
+    isolation = establish(_workers(tmp_path), [_secret(tmp_path)], Uids(UIDS))
 
     assert any("Invalid argument" in each for each in isolation.obstacles) or isolation.is_complete
     assert "a uid each" not in isolation.confinement.describe()
@@ -277,7 +315,7 @@ def test_users_that_cannot_be_given_are_passed_over(tmp_path: Path, monkeypatch:
 def test_a_host_that_has_nothing_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
-    isolation = establish(_workers(tmp_path), [_secret(tmp_path)], UIDS)
+    isolation = establish(_workers(tmp_path), [_secret(tmp_path)], Uids(UIDS))
 
     assert not isolation.is_complete
     assert "a model can read its files, secrets included, and signal it" in isolation.describe()

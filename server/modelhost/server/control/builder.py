@@ -6,15 +6,11 @@ server, after a failure, or only to start the same revision once more.
 
 import asyncio
 import contextvars
-import difflib
-import json
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -23,15 +19,15 @@ from modelhost.envs import Environment, EnvironmentStore, Job, read_requirements
 from modelhost.server.control import failures, locked, settings
 from modelhost.server.control.buildlog import BuildLog, StepObserver
 from modelhost.server.control.changes import Changes
+from modelhost.server.control.checks import check_main_file, check_test_call
 from modelhost.server.control.holds import Hold, Holds
 from modelhost.server.control.loading import Loader
 from modelhost.server.control.memory import MemoryBudget
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.states import advance
-from modelhost.server.errors import PredictionFailed, StepFailed
-from modelhost.server.resources import Deployment, Failure, ModelSettings, Revision, RevisionState, TestCall
-from modelhost.server.serving.answers import Mask
+from modelhost.server.errors import StepFailed
+from modelhost.server.resources import Deployment, Failure, ModelSettings, Revision, RevisionState
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.pool import Pool, PoolListener
@@ -42,8 +38,6 @@ from modelhost.server.store.codec import encode
 from modelhost.server.store.database import Database, Transaction
 from modelhost.server.store.logs import Logs
 from modelhost.v1.error_reason_pb2 import ErrorReason
-
-TOLERANCE = 1e-6
 
 T = TypeVar("T")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -137,7 +131,7 @@ class Builder:
             snapshot = await self._intact(revision.snapshot_digest, walk)
             if snapshot is not None:
                 say(f"files of commit {revision.commit[:12]} are here: {len(snapshot.files)} files")
-                _check_main_file(walk.settings, snapshot)
+                check_main_file(walk.settings, snapshot)
                 return snapshot
         record = await self._sources.get(revision.source.data_source)
         source = await self._in_thread(walk, lambda job: self._sources.open(record))
@@ -170,7 +164,7 @@ class Builder:
         resolved = await self._in_thread(walk, lambda job: settings.resolve(revision.requested, snapshot.root))
         await self._save(walk, snapshot_digest=snapshot.digest, settings=resolved)
         await self._runtimes.usable(str(resolved.runtime))
-        _check_main_file(resolved, snapshot)
+        check_main_file(resolved, snapshot)
         return snapshot
 
     async def _provision(self, walk: "_Walk", snapshot: Snapshot) -> Environment:
@@ -222,7 +216,7 @@ class Builder:
             for warning in loaded.warnings:
                 walk.log.say(f"warning: {warning}")
             if wanted.test_call:
-                await _check_test_call(pool, wanted.test_call, spec.mask)
+                await check_test_call(pool, wanted.test_call, spec.mask)
                 walk.log.say(
                     "the test call gave what was expected" if wanted.test_call.expected_json else "test call passed"
                 )
@@ -339,48 +333,3 @@ def _check_same(revision: Revision, snapshot: Snapshot) -> None:
             found=snapshot.digest[:16],
             expected=revision.snapshot_digest[:16],
         )
-
-
-def _check_main_file(wanted: ModelSettings, snapshot: Snapshot) -> None:
-    main_file = str(wanted.main_file)
-    paths = [file.path for file in snapshot.files]
-    if main_file in paths:
-        return
-    near = difflib.get_close_matches(main_file, paths, 3, 0.5) or [
-        p for p in paths if p.endswith(Path(main_file).suffix)
-    ]
-    raise StepFailed(
-        ErrorReason.ERROR_REASON_MAIN_FILE_NOT_FOUND,
-        "there is no file {main_file} among the deployed files; there is: {near}",
-        main_file=main_file,
-        near=", ".join(near[:5]) or f"{len(paths)} others",
-    )
-
-
-async def _check_test_call(pool: Pool, test: TestCall, mask: Mask) -> None:
-    try:
-        result = json.loads(await pool.call(test.parameters_json.encode()))
-    except PredictionFailed as error:
-        raise StepFailed(
-            ErrorReason.ERROR_REASON_TEST_CALL_FAILED, "the test call failed: {cause}", details=error.traceback,
-            cause=error.message,
-        ) from None  # fmt: skip
-    if test.expected_json and not _alike(json.loads(test.expected_json), result):
-        raise StepFailed(
-            ErrorReason.ERROR_REASON_TEST_CALL_FAILED,
-            "the test call returned {result} instead of {expected}",
-            result=mask(json.dumps(result))[:300],
-            expected=test.expected_json[:300],
-        )
-
-
-def _alike(expected: Any, result: Any) -> bool:
-    """Equal, numbers within `TOLERANCE` of their size."""
-    if isinstance(expected, dict) and isinstance(result, dict):
-        return expected.keys() == result.keys() and all(_alike(expected[key], result[key]) for key in expected)
-    if isinstance(expected, list) and isinstance(result, list):
-        return len(expected) == len(result) and all(map(_alike, expected, result))
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, result))
-    if numbers:
-        return math.isclose(expected, result, rel_tol=TOLERANCE, abs_tol=TOLERANCE**2)
-    return type(expected) is type(result) and bool(expected == result)

@@ -11,21 +11,17 @@ Folders that all models share with the host are as their permissions say.
 """
 
 import os
-import random
 import shutil
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from modelhost.envs.marked import end_owned
 from modelhost.runtimes import PYTHON_WORKER
-from modelhost.server.errors import StepFailed
-from modelhost.v1.error_reason_pb2 import ErrorReason
+from modelhost.server.serving.uids import Uids
 
 MOST_PROCESSES = 4096  # of a worker's user, its threads counted as well
 
@@ -99,26 +95,19 @@ class LandlockOnly:
 
 
 class OwnUsers:
-    """A uid for each worker, from a range that nobody else uses; its group has the same number. From any thread."""
+    """A uid for each worker; its group has the same number. From any thread."""
 
-    def __init__(self, uids: range, shared: Sequence[Path], abi: int) -> None:
+    def __init__(self, uids: Uids, shared: Sequence[Path], abi: int) -> None:
         self._uids = uids
         self._shared = shared
         self._abi = abi
-        self._taken: set[int] = set()
-        self._lock = threading.Lock()
-
-    @property
-    def in_use(self) -> int:
-        """How many uids are not free."""
-        return len(self._taken)
 
     def enter(self, directory: Path, needs: Sequence[Path]) -> Confined:
         """Give the directory to a user that is free.
 
         Raises `StepFailed` WORKER_DIED_LOADING where none is, `OSError`.
         """
-        uid = self._take()
+        uid = self._uids.take()
         try:
             _give(directory, uid)
             words = [f"uid={uid}", f"processes={MOST_PROCESSES}"]
@@ -126,7 +115,7 @@ class OwnUsers:
             words += _landlock(["/"], (directory, *self._shared)) if self._abi else []
             return Confined(tuple(words), uid)
         except BaseException:
-            self._free(uid)
+            self._uids.give_back(uid)
             raise
 
     def leave(self, confined: Confined) -> None:
@@ -134,37 +123,22 @@ class OwnUsers:
         if confined.uid is not None:
             end_owned(confined.uid)
             _remove_files_of(confined.uid)
-            self._free(confined.uid)
+            self._uids.give_back(confined.uid)
 
     def describe(self) -> str:
         """What it is."""
         landlock = f", and Landlock (ABI {self._abi})" if self._abi else ""
-        return f"a uid each, of {self._uids[0]} to {self._uids[-1]}{landlock}"
-
-    def _take(self) -> int:
-        """Take a free uid, at random: one is rarely seen twice, also where two servers have the same range."""
-        first = random.randrange(len(self._uids))  # noqa: S311 - to spread, not to hide
-        with self._lock:
-            for uid in chain(self._uids[first:], self._uids[:first]):
-                if uid not in self._taken:
-                    self._taken.add(uid)
-                    return uid
-        raise StepFailed(
-            ErrorReason.ERROR_REASON_WORKER_DIED_LOADING,
-            "a worker could not be started: all {count} uids for workers are in use",
-            hint="Stop a deployment, or start the server with a wider --worker-uids FIRST-LAST.",
-            count=len(self._uids),
-        )
-
-    def _free(self, uid: int) -> None:
-        with self._lock:
-            self._taken.discard(uid)
+        return f"a uid each, of {self._uids.range[0]} to {self._uids.range[-1]}{landlock}"
 
 
-def end_users_of(workers: Path, uids: range) -> list[int]:
+def end_users_of(workers: Path, uids: Uids) -> list[int]:
     """End the processes of those users whose directories a killed server has left; returns the pids."""
-    owners = {entry.stat(follow_symlinks=False).st_uid for entry in _entries(workers)}
-    return [pid for uid in sorted(owners) if uid in uids for pid in end_owned(uid)]
+    ended: list[int] = []
+    for uid in {entry.stat(follow_symlinks=False).st_uid for entry in _entries(workers)}:
+        if uids.take_back(uid):
+            ended += end_owned(uid)
+            uids.give_back(uid)
+    return ended
 
 
 def _give(directory: Path, uid: int) -> None:

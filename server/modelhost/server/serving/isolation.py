@@ -12,6 +12,7 @@ from modelhost.envs.files import remove_tree
 from modelhost.runtimes import LAUNCHER
 from modelhost.server.errors import StepFailed
 from modelhost.server.serving.confinement import Confinement, LandlockOnly, OwnUsers, Unconfined
+from modelhost.server.serving.uids import Uids
 
 TRIAL_SECONDS = 60.0
 _LANDLOCK_CREATE_RULESET, _VERSION_FLAG = 444, 1  # linux/landlock.h
@@ -57,7 +58,7 @@ class Isolation:
         return f"workers are not isolated from the server: {way}; a model can {' and '.join(self.gaps)}{why}"
 
 
-def establish(workers: Path, secrets: Sequence[Path], uids: range, shared: Sequence[Path] = ()) -> Isolation:
+def establish(workers: Path, secrets: Sequence[Path], uids: Uids, shared: Sequence[Path] = ()) -> Isolation:
     """Return the best way that works here. `workers` is where directories of workers are made. Blocks.
 
     A way works where a process that is confined by it can neither read the `secrets` nor signal the server.

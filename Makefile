@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help host venv demo demo-gitlab run test check fix docs proto proto-check proto-lint clean
+.PHONY: help host venv demo demo-gitlab run test chaos bench-recovery check fix docs proto proto-check proto-lint clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 host: ## Install what this host lacks of R and Git (Debian or Ubuntu, as root)
 	@need=""; \
@@ -51,6 +51,12 @@ run: venv ## Run a server in the foreground with the examples deployed
 
 test: venv ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+chaos: venv ## Two minutes of everything that can go wrong (CHAOS_SECONDS=, CHAOS_SEED=)
+	@$(BIN)/python -m tests.chaos
+
+bench-recovery: venv ## How soon a killed worker is replaced under load
+	@$(BIN)/python -m benchmarks.recovery
 
 check: venv proto-check ## Lint, formats, types, stubs, reference pages
 	$(BIN)/ruff check .

@@ -196,7 +196,7 @@ class Daemon:
         ours = {self._process.pid} if self._process is not None else set()
         found: set[Process] = set()
         while True:
-            more = {process for process in _all_processes() if _parent(process) in ours or mark in _variables(process)}
+            more = {process for process in all_processes() if _parent(process) in ours or mark in _variables(process)}
             if more <= found:
                 return found
             found |= more
@@ -234,19 +234,26 @@ def surroundings(folder: Path) -> dict[str, str]:
 
 
 def python(version: str) -> Path:
-    """An interpreter of that version, from pyenv or PATH. They are what the project is for: none is a failure."""
+    """An interpreter of that version. They are what the project is for: none is a failure."""
+    found = find_python(version)
+    if found is None:
+        pytest.fail(f"no Python {version} below ~/.pyenv or on PATH; `pyenv install {version}` builds it")
+    return found
+
+
+def find_python(version: str) -> Path | None:
+    """An interpreter of that version, from pyenv or PATH."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for path in sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True):
         return path
     # pyenv's shims are there for versions that are not
     folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if not folder.endswith("/shims")]
     found = shutil.which(f"python{version}", path=os.pathsep.join(folders))
-    if found is None:
-        pytest.fail(f"no Python {version} in {pyenv}/versions or on PATH; `pyenv install {version}` builds it")
-    return Path(found)
+    return Path(found) if found else None
 
 
-def _all_processes() -> Iterable[Process]:
+def all_processes() -> Iterable[Process]:
+    """What runs on this host, but for this process."""
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             state, _, started = _stat(int(name))
@@ -254,6 +261,18 @@ def _all_processes() -> Iterable[Process]:
                 with suppress(OSError):
                     words = Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ")
                     yield Process(int(name), started, words.decode(errors="replace").strip())
+
+
+def processes_of(users: range) -> set[Process]:
+    """All processes of those users, whatever their environment and whoever their parents."""
+    found = set()
+    for process in all_processes():
+        with suppress(OSError, ValueError):
+            status = Path("/proc", str(process.pid), "status").read_bytes()
+            uids = map(int, status.partition(b"\nUid:")[2].partition(b"\n")[0].split())
+            if any(uid in users for uid in uids):
+                found.add(process)
+    return found
 
 
 def _parent(process: Process) -> int:

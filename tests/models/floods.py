@@ -1,11 +1,13 @@
-"""Prints megabytes, in lines or in one endless line, and returns how many bytes it has printed."""
+"""Prints megabytes, in lines (of 16 bytes, or so many) or in one endless line, and returns how many bytes it has printed."""
 import sys
 
 
 def predict(parameters):
-    line = (b"0123456789abcde\n" if parameters["lines"] else b"0123456789abcdef") * 4096
+    width = parameters.get("width", 16)
+    line = (b"0123456789abcdef" * (width // 16))[: width - 1] + (b"\n" if parameters["lines"] else b"f")
+    block = line * (65536 // width)
     stream = getattr(sys.stdout, "buffer", sys.stdout)
     for _ in range(16 * parameters["megabytes"]):
-        stream.write(line)
+        stream.write(block)
     stream.flush()
-    return len(line) * 16 * parameters["megabytes"]
+    return len(block) * 16 * parameters["megabytes"]

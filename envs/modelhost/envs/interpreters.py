@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +26,13 @@ class _Candidate:
     found_by: str
 
 
-def find_interpreters(configured: Sequence[Path] = (), *, environ: Mapping[str, str] = os.environ) -> list[Interpreter]:
-    """Find every CPython and R, one per name, sorted by language and version.
+def find_interpreters(
+    configured: Sequence[Path] = (),
+    *,
+    languages: Container[Language] = tuple(Language),
+    environ: Mapping[str, str] = os.environ,
+) -> list[Interpreter]:
+    """Find every CPython and R, or those of some languages, one per name, sorted by language and version.
 
     Looks at `configured` programs, the PATH, pyenv's versions (`PYENV_ROOT`, `~/.pyenv`), `/opt/R`, `/usr/lib/R` and
     `/usr/local/lib/R`. Every candidate is run, several at a time, for 10 seconds at most each. A virtual environment
@@ -37,7 +42,7 @@ def find_interpreters(configured: Sequence[Path] = (), *, environ: Mapping[str, 
     What is not an interpreter is passed over; a configured one that does not answer is listed under its path, with the
     problem.
     """
-    candidates = list(_distinct(_candidates(configured, environ)))
+    candidates = [each for each in _distinct(_candidates(configured, environ)) if each.language in languages]
     with ThreadPoolExecutor(PROBES_AT_ONCE, thread_name_prefix="probe") as pool:
         answers = list(pool.map(lambda candidate: _ask(candidate, environ), candidates))
     found = [answer for answer in answers if answer is not None]

@@ -1,0 +1,71 @@
+"""Calls at a steady rate while a deployment is updated, and while its only worker is killed."""
+
+import os
+import signal
+
+from tests.git_repos import Repo
+from tests.obedient import OBEDIENT, do
+from tests.running import RunningServer, eventually, reason_of
+from tests.steady import SteadyCalls
+
+# More places than calls come while a worker is started, however slow that is here.
+QUEUE = {"queue_size": 10_000}
+
+
+def model(word: str) -> bytes:
+    return f"import os\ndef predict(number):\n    return [{word!r}, number, os.getpid()]\n".encode()
+
+
+def steady(server: RunningServer, name: str, rate: float, parameters: object = None) -> SteadyCalls:
+    return SteadyCalls(server.address, server.token, name, rate, parameters)
+
+
+def test_no_call_of_200_a_second_fails_while_revisions_change(
+    server: RunningServer, repo: Repo, source: str, name: str
+) -> None:
+    repo.commit({"main.py": model("1")})
+    server.deploy(name, source, limits=QUEUE)
+
+    with steady(server, name, 200) as calls:
+        for word in ("2", "3", "4"):
+            repo.commit({"main.py": model(word)})
+            server.update(name, ref="main")
+            now = len(calls.answered)
+            eventually(lambda now=now: len(calls.answered) > now + 50)
+
+    assert calls.failures == {}
+    answers = [each.answer for each in calls.ended]
+    assert sorted(answer.result[1] for answer in answers if answer) == list(range(len(answers)))
+    assert {answer.result[0]: answer.revision for answer in answers if answer} == {"1": 1, "2": 2, "3": 3, "4": 4}
+    assert all(answer.result[0] == str(answer.revision) for answer in answers if answer)
+
+
+def test_a_killed_worker_costs_no_more_than_the_call_that_is_in_it(
+    server: RunningServer, repo: Repo, source: str, name: str
+) -> None:
+    repo.commit({"main.py": model("1")})
+    server.deploy(name, source, limits=QUEUE)
+
+    with steady(server, name, 100) as calls:
+        eventually(lambda: len(calls.answered) > 20)
+        pid = calls.answered[-1].answer.result[2]  # type: ignore[union-attr]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: calls.answered[-1].answer.result[2] != pid)  # type: ignore[union-attr]
+
+    assert calls.failures["WORKER_DIED"] <= 1
+    assert len(calls.answered) >= len(calls.ended) - 1
+
+
+def test_the_call_that_kills_its_worker_fails_and_all_others_are_answered(
+    server: RunningServer, repo: Repo, source: str, name: str
+) -> None:
+    repo.commit(OBEDIENT)
+    server.deploy(name, source, limits=QUEUE)
+
+    with steady(server, name, 100, do("nothing")) as calls:
+        eventually(lambda: len(calls.answered) > 20)
+        first = calls.answered[-1].answer
+        assert reason_of(lambda: server.predict(name, do("die"))) == "WORKER_DIED"
+        eventually(lambda: calls.answered[-1].answer.result != first.result)  # type: ignore[union-attr]
+
+    assert calls.failures == {}

@@ -12,7 +12,7 @@ from tests.checks import leftovers
 from tests.e2e.daemon import Daemon, Process, alive, all_processes, processes_of
 
 VARIABLE = "CHAOS_DEPLOYMENT"  # in the environment of a deployment's workers: its name
-FIRST_UID, RANGES, USERS = 310_000, 1000, 200  # for each run a range: what its models leave is known by it, too
+FIRST_UID, RANGES, USERS = 510_000, 1000, 200  # for each run a range: what its models leave is known by it, too
 CALL_SECONDS = 20.0
 PORTS = range(20_000, 30_000)  # below those that the kernel gives to clients, one of which might take it in between
 

@@ -23,7 +23,8 @@ from tests.running import Deployment, RunningServer, eventually
 
 MODELS = Path(__file__).parents[1] / "models"
 CALLERS = 3
-USERS = range(301_000, 302_000)
+FIRST_UID, RANGES = 400_000, 500
+USERS = range(start := FIRST_UID + os.getpid() % RANGES * 200, start + 200)  # of this process's servers alone
 MIB = 1 << 20
 DENIED = {"EACCES", "EPERM", "ENOENT"}
 

@@ -112,6 +112,7 @@ _BY_REASON: Mapping[str, type[ModelHostError]] = {
 }
 _BY_CODE: Mapping[grpc.StatusCode, type[ModelHostError]] = {
     grpc.StatusCode.UNAVAILABLE: Unreachable,
+    grpc.StatusCode.CANCELLED: Unreachable,  # not by us: a call that comes in the moment of a server's end (grpc#41785)
     grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
     grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -195,6 +196,8 @@ def _in_plain_words(code: grpc.StatusCode, details: str, address: str) -> str:
             if cause := re.search(r"handshake failed.*?OPENSSL_internal:(\w+)", details):
                 return f"no TLS with {address}: {cause[1].replace('_', ' ').lower()}"
             return f"no server answers at {address}: {details}"
+        case grpc.StatusCode.CANCELLED:
+            return f"the server at {address} ended before it took the call; try again"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"no answer from {address} in time"
         case grpc.StatusCode.UNIMPLEMENTED:

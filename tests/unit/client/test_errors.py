@@ -106,6 +106,12 @@ def test_a_server_of_another_kind_is_recognised(server, client):
         client.predict("churn", 1)
 
 
+def test_a_call_that_the_servers_end_has_cut_off_can_be_tried_again(server, client):
+    server.refuse("Predict", Code.CANCELLED, "CANCELLED")
+    with pytest.raises(Unreachable, match="ended before it took the call; try again"):
+        client.predict("churn", 1)
+
+
 def test_the_callers_own_deadline_is_said_in_plain_words(server, client):
     server.model = lambda parameters: server.released.wait(5) and parameters
     with pytest.raises(TimedOut, match=r"no answer from .* in time"):

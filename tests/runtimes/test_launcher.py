@@ -93,6 +93,28 @@ def test_there_are_no_core_files_and_so_many_open_ones(launch):
     assert found["Max open files"] == ["123", "123"]
 
 
+def test_a_program_and_all_that_it_starts_have_the_tag(launch):
+    tag = str((1 << 61) + 12345)
+    stranger = ["/usr/bin/env", "-i", "/usr/bin/setsid", "--wait"]
+    for program in ([], stranger):
+        assert f"{tag} {tag} locks" in " ".join(
+            launch(*program, "/bin/cat", "/proc/self/limits", tag=tag).stdout.split()
+        )
+
+
+def test_a_program_that_has_a_lower_tag_already_keeps_it(launch):
+    other = "resource.setrlimit(10, (1 << 61, 1 << 61))"
+    assert limits(launch, tag=(1 << 61) + 1, preparation=other)["Max file locks"] == [str(1 << 61)] * 2
+
+
+def test_a_host_on_which_no_such_limit_can_be_set_is_no_hindrance():
+    refuse = "def refuse(*_): raise PermissionError(1, 'no')"
+    code = f"import sys; sys.path.insert(0, {str(LAUNCHER.parent)!r}); import launcher, resource\n{refuse}\n"
+    code += "resource.setrlimit = refuse; launcher.tag({'tag': ['5']}); print('on')"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("on\n", "")
+
+
 def test_the_limit_of_open_files_is_never_above_the_servers_own(launch):
     lower = "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))"
     assert launch("/bin/sh", "-c", "ulimit -n", preparation=lower, open_files=100_000).stdout == "200\n"
@@ -234,6 +256,7 @@ def test_a_server_that_is_gone_before_the_launch_is_noticed(launch):
         ({"link": 77}, "close_descriptors"),
         ({"link": "x"}, "close_descriptors"),
         ({"open_files": "many"}, "limits"),
+        ({"tag": "red"}, "tag"),
         ({"nice": "very"}, "priority"),
         ({"uid": "nobody"}, "identity"),
         ({"processes": "few"}, "limits"),

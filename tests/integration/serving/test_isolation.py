@@ -14,7 +14,14 @@ import pytest
 from modelhost.envs.marked import is_owner
 from modelhost.server.app import NotIsolated
 from modelhost.server.errors import StepFailed
-from modelhost.server.serving.confinement import Confined, Confinement, LandlockOnly, OwnUsers, end_users_of
+from modelhost.server.serving.confinement import (
+    Confined,
+    Confinement,
+    LandlockOnly,
+    OwnUsers,
+    Unconfined,
+    end_users_of,
+)
 from modelhost.server.serving.isolation import establish, landlock_abi
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.uids import Uids
@@ -24,13 +31,16 @@ from tests.running import RunningServer
 UIDS = range(300_000, 300_500)
 DENIED = ("EACCES", "EPERM", "ENOENT", "EROFS")
 IS_ROOT = os.geteuid() == 0
-# Only root can give users away, and only Linux 5.13 has Landlock.
-WAYS = [*(["users", "users alone"] if IS_ROOT else []), *(["landlock"] if landlock_abi() else [])]
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give a worker another user")
+needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="the kernel has no Landlock: Linux 5.13 and newer do")
+USERS = [pytest.param(way, marks=needs_root) for way in ("users", "users alone")]
+WAYS = [*USERS, pytest.param("landlock", marks=needs_landlock)]
 
 
 def confinement(way: str, folder: Path, shared: tuple[Path, ...] = ()) -> Confinement:
+    if way == "unconfined":
+        return Unconfined()
     if way == "landlock":
         return LandlockOnly(folder, shared, landlock_abi())
     return OwnUsers(Uids(UIDS), shared, landlock_abi() if way == "users" else 0)
@@ -181,7 +191,7 @@ async def test_a_model_leaves_no_core(stage: Stage) -> None:
 # ---- a user for each worker
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "landlock"], indirect=True)
+@pytest.mark.parametrize("way", USERS, indirect=True)
 async def test_each_worker_has_a_user_of_its_own_and_gives_it_back(stage: Stage) -> None:
     pools = [await stage.pool("prowls") for _ in range(3)]
     owns = [await me(pool) for pool in pools]
@@ -197,7 +207,7 @@ async def test_each_worker_has_a_user_of_its_own_and_gives_it_back(stage: Stage)
         uids.give_back(own["uid"])
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "landlock"], indirect=True)
+@pytest.mark.parametrize("way", [*WAYS, "unconfined"], indirect=True)
 async def test_a_child_that_has_left_group_session_and_environment_goes_with_its_worker(stage: Stage) -> None:
     pool = await stage.pool("leaves_children")
     child = await ask(pool, "stranger")

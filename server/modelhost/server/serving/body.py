@@ -13,7 +13,7 @@ from typing import IO
 import structlog
 
 from modelhost.envs.files import remove_tree
-from modelhost.envs.marked import end_marked
+from modelhost.envs.marked import end_marked, tag_of
 from modelhost.server.serving.confinement import Confined
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
@@ -43,6 +43,7 @@ class Body:
         self._spec = spec
         self._id = worker_id
         self._on_heavy = on_heavy
+        self._tag = tag_of(host.marker, worker_id)
         self._directory = host.directory / worker_id
         self._prepared: asyncio.Future[Path] | None = None
         self._confined = Confined()
@@ -65,7 +66,7 @@ class Body:
             env=self._environment(link.fileno(), token, size),
             cwd=self._directory,
             link=link,
-            confined=self._confined.words,
+            prepared=[f"tag={self._tag}", *self._confined.words],
             on_output=self._drain,
         )
         process.exited.add_done_callback(self._on_exit)
@@ -111,7 +112,7 @@ class Body:
 
     def _clear(self) -> None:
         if self._process is not None:
-            end_marked(MARKER, self._id)
+            end_marked(MARKER, self._id, range(self._tag, self._tag + 1))
         self._host.confinement.leave(self._confined)
         try:
             remove_tree(self._directory)

@@ -85,17 +85,17 @@ class Spawner:
         env: Mapping[str, str],
         cwd: Path,
         link: socket.socket,
-        confined: Sequence[str] = (),
+        prepared: Sequence[str] = (),
         on_output: Callable[[IO[bytes], IO[bytes]], None],
     ) -> Process:
         """Start `argv` with `link` inherited; `on_output` gets the reading ends of its stdout and stderr to keep.
 
-        `confined` are the launcher's words for what keeps it from others.
+        `prepared` are more words for the launcher: what keeps it from others, and what it is found by.
         Cancelling leaves nothing behind. Raises `OSError`.
         """
         if self._ended.is_set():
             raise OSError("the server is ending")
-        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}", *confined]
+        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}", *prepared]
         started = asyncio.wrap_future(
             self._thread.submit(
                 subprocess.Popen,

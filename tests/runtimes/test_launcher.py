@@ -149,6 +149,19 @@ def test_the_program_has_none_of_the_servers_capabilities(launch):
         assert int(status(launch, field), 16) == 0
 
 
+@needs_root
+@pytest.mark.parametrize("spec", [{}, {"uid": UID}], ids=["same user", "own user"])
+def test_nothing_that_the_program_executes_gets_a_capability(launch, spec):
+    assert int(status(launch, "CapBnd", **spec), 16) == 0
+
+
+@needs_root
+def test_a_server_that_may_not_take_capabilities_away_launches_all_the_same(launch):
+    no_setpcap = "import ctypes; ctypes.CDLL(None).prctl(24, 8, 0, 0, 0)"  # PR_CAPBSET_DROP, CAP_SETPCAP
+    assert int(status(launch, "CapBnd", uid=UID, preparation=no_setpcap), 16) != 0
+    assert int(status(launch, "CapEff", uid=UID, preparation=no_setpcap), 16) == 0
+
+
 # ---- a user of its own
 
 
@@ -220,7 +233,7 @@ def test_files_move_between_folders_that_may_be_written(launch, tmp_path):
 # ---- the death of the server
 
 
-@pytest.mark.parametrize("user", [[], [f"uid={UID}"] if IS_ROOT else ["nice=0"]], ids=["same", "own"])
+@pytest.mark.parametrize("user", [[], pytest.param([f"uid={UID}"], marks=needs_root)], ids=["same", "own"])
 def test_the_program_dies_with_the_process_that_launched_it(link, user):
     server = """
 import os, subprocess, sys

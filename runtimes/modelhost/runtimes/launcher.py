@@ -84,11 +84,15 @@ def identity(spec: Spec) -> None:
         os.setresuid(uid, uid, uid)
 
 
-def no_power(_: Spec) -> None:
-    """None of the server's capabilities, nor any way to them: also where it is root and stays so."""
+def no_way_to_power(_: Spec) -> None:
+    """Nothing that is executed gets a capability. As the server's user: another one may not take them away."""
     for capability in range(_MOST_CAPABILITIES):
         if _libc().prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))):
-            break  # beyond the last that the kernel knows
+            break  # beyond the last that the kernel knows; or a server without CAP_SETPCAP, to which all are refused
+
+
+def no_power(_: Spec) -> None:
+    """None of the server's capabilities: also where it is root and stays so."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc().capset(header, (ctypes.c_uint32 * 6)()))
 
@@ -189,6 +193,7 @@ STEPS = (
     private_files,
     priority,
     first_to_go,
+    no_way_to_power,
     identity,
     no_power,
     no_new_privileges,

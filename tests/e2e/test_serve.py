@@ -269,6 +269,7 @@ def test_a_server_without_privileges_keeps_its_secrets_and_itself_by_landlock(
     options = ("--require-isolation", "--interpreter", str(python("3.6")))
     daemon = make_daemon("host", *options, prefix=POWERLESS).start()
     assert '"workers are isolated: Landlock' in daemon.log_text()
+    assert "but for /dev/shm, which models share" in daemon.log_text()
     operator = Operator(daemon)
     repo.commit({"main.py": (MODELS / "prowls.py").read_bytes()})
     operator.add_source("models", repo)

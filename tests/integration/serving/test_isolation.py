@@ -146,6 +146,17 @@ async def test_what_models_share_with_the_host_is_for_reading_and_writing(
     await stage.close()
 
 
+async def test_what_describes_a_way_says_so_where_models_share_a_folder(stage: Stage) -> None:
+    first, second = await stage.pool("prowls"), await stage.pool("prowls")
+    left = f"/dev/shm/modelhost-test-{os.getpid()}"
+
+    assert await ask(first, {"do": "write", "path": left}) is None
+    can_read = await ask(second, {"do": "read", "path": left}) not in DENIED
+    os.unlink(left)
+
+    assert can_read == ("but for /dev/shm, which models share" in stage.host.confinement.describe())
+
+
 # ---- processes
 
 
@@ -172,7 +183,7 @@ async def test_a_model_has_no_power_and_gets_none(stage: Stage) -> None:
     own = await me(pool)
     status = dict(line.split(":", 1) for line in own["status"].splitlines())
 
-    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb", *(["CapBnd"] if IS_ROOT else [])):
         assert int(status[kind], 16) == 0, kind
     assert status["NoNewPrivs"].strip() == "1"
     assert await ask(pool, {"do": "run", "argv": [str(program), "-u"]}) == f"{own['uid']}\n"

@@ -7,6 +7,7 @@ its leader is reaped: until then the kernel cannot give the number to anybody el
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -20,7 +21,17 @@ from modelhost.envs.process import end_group
 from modelhost.runtimes import LAUNCHER
 from modelhost.server.serving.finish import finish
 
-OPEN_FILES = 4096
+OPEN_FILES = 4096  # a worker's
+MOST_OPEN_FILES = 65_536  # the server's: some thousand workers; old programs that builds run close as many one by one
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as its hard limit allows, within reason: each worker takes a few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):  # some sandboxes let nobody
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class Process:

@@ -164,15 +164,18 @@ def told_to_end(
     main = f"{hearing}; from modelhost.cli.main import main; sys.exit(main())"
     argv = [sys.executable, "-c", main, *words]
     process = subprocess.Popen(argv, env=daemon.environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while not (draft := is_at_it()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)
-    assert {mode(key) for key in draft[0].parent.glob("secret.key")} <= {0o600}
-    assert mode(draft[0].parent) == 0o700
-    process.send_signal(number)
-    process.send_signal(signal.SIGCONT)
-    _, said = process.communicate(timeout=60)
+    try:
+        while not (draft := is_at_it()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)
+        assert {mode(key) for key in draft[0].parent.glob("secret.key")} <= {0o600}
+        assert mode(draft[0].parent) == 0o700
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()  # where it is stopped, and the test has failed
     return process.returncode, said
 
 

@@ -61,7 +61,7 @@ def small_disk(path: Path, size: int) -> Iterator[Disk]:
         check=False,
     )
     if done.returncode:
-        pytest.skip(f"needs a small file system, and none can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"only a user with CAP_SYS_ADMIN can mount a small disk to fill: {done.stderr.strip()}")
     try:
         yield Disk(path)
     finally:

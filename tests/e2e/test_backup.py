@@ -1,14 +1,20 @@
 """A server's life goes on elsewhere: `modelhost backup` while it serves, `modelhost restore` where there is nothing."""
 
+import signal
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from modelhost.envs import Interpreter, Language, find_interpreters
 from tests.e2e.command import Command
-from tests.e2e.daemon import Daemon, python
+from tests.e2e.daemon import MODELHOST, Daemon, python
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
 from tests.integration.environments.workshop import make_r_package, make_wheel, write_index
@@ -125,6 +131,56 @@ def test_what_cannot_be_done_is_said_in_a_line_and_leaves_nothing(
     assert "has a database already" in refusal("restore one.tar --state-dir new")
     assert sorted(path.name for path in folder.iterdir()) == ["new", "one.tar"]
     assert operator.names() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_backup_and_a_restore_that_are_told_to_end_leave_nothing(
+    daemon: Daemon, tmp_path: Path, number: signal.Signals
+) -> None:
+    daemon.stop()
+    with closing(apsw.Connection(str(daemon.state_dir / "modelhost.db"))) as connection:
+        connection.execute("CREATE TABLE ballast AS SELECT randomblob(64000000)")  # a second or two of work
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    backup = ["backup", "--state-dir", str(daemon.state_dir), str(folder / "one.tar.gz")]
+    restore = ["restore", str(folder / "one.tar.gz"), "--state-dir", str(folder / "new")]
+
+    ended = told_to_end(daemon, backup, lambda: list(folder.glob(".modelhost-backup-*/one.tar.gz")), number)
+    assert ended == (128 + number, f"error: ended by {number.name}\n")
+    assert list(folder.iterdir()) == []
+
+    subprocess.run([MODELHOST, *backup], env=daemon.environment, check=True, capture_output=True)
+    ended = told_to_end(daemon, restore, lambda: list(folder.glob("new/.restore-*/modelhost.db")), number)
+    assert ended == (128 + number, f"error: ended by {number.name}\n")
+    assert [path.name for path in folder.iterdir()] == ["one.tar.gz"]
+
+
+def told_to_end(
+    daemon: Daemon, words: list[str], is_at_it: Callable[[], list[Path]], number: signal.Signals
+) -> tuple[int, str]:
+    """Send a signal to a command once it is at it; returns its exit code, and what it said. No key may be readable."""
+    # Where tests run in the background, a shell may have had Ctrl-C ignored.
+    hearing = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    main = f"{hearing}; from modelhost.cli.main import main; sys.exit(main())"
+    argv = [sys.executable, "-c", main, *words]
+    process = subprocess.Popen(argv, env=daemon.environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        while not (draft := is_at_it()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)
+        assert {mode(key) for key in draft[0].parent.glob("secret.key")} <= {0o600}
+        assert mode(draft[0].parent) == 0o700
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()  # where it is stopped, and the test has failed
+    return process.returncode, said
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_a_damaged_database_is_moved_away_and_restored_in_its_place(

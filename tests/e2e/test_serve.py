@@ -17,6 +17,7 @@ from modelhost.server.serving.isolation import landlock_abi
 from tests.e2e.daemon import STOP_SECONDS, Daemon, python
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
+from tests.integration.serving.stage import is_running
 
 MODELS = Path(__file__).parents[1] / "models"
 MODEL = b"def predict(parameters):\n    return 'here'\n"
@@ -268,6 +269,7 @@ def test_a_server_without_privileges_keeps_its_secrets_and_itself_by_landlock(
     options = ("--require-isolation", "--interpreter", str(python("3.6")))
     daemon = make_daemon("host", *options, prefix=POWERLESS).start()
     assert '"workers are isolated: Landlock' in daemon.log_text()
+    assert "but for /dev/shm, which models share" in daemon.log_text()
     operator = Operator(daemon)
     repo.commit({"main.py": (MODELS / "prowls.py").read_bytes()})
     operator.add_source("models", repo)
@@ -281,6 +283,27 @@ def test_a_server_without_privileges_keeps_its_secrets_and_itself_by_landlock(
         assert operator.predict("prowler", {"do": "kill", "pid": pid}) == "EPERM"
     assert operator.predict("neighbour", {"do": "me"})["pid"] == neighbour
     assert daemon.stop() == 0
+
+
+def test_what_a_model_hides_is_gone_when_a_server_without_privileges_is_killed_and_started_again(
+    make_daemon: MakeDaemon, repo: Repo
+) -> None:
+    daemon = make_daemon("host", "--interpreter", str(python("3.6")), prefix=POWERLESS).start()
+    operator = Operator(daemon)
+    repo.commit({"main.py": (MODELS / "leaves_children.py").read_bytes()})
+    operator.add_source("models", repo)
+    operator.deploy("model", "models")
+    strangers = [operator.predict("model", "stranger") for _ in range(2)]
+
+    daemon.kill()
+    assert all(map(is_running, strangers))
+    daemon.start()
+
+    assert not any(map(is_running, strangers))
+    stranger = operator.predict_when_up("model", "stranger")
+    assert is_running(stranger)
+    assert daemon.stop() == 0
+    assert not is_running(stranger)
 
 
 @pytest.mark.parametrize(

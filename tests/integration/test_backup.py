@@ -1,5 +1,7 @@
 """A backup of a running server is whole, and a state directory that is made of it is that server's."""
 
+import errno
+import fcntl
 import gzip
 import io
 import json
@@ -112,6 +114,42 @@ def test_a_name_that_ends_in_gz_is_compressed(one: Path, tmp_path: Path) -> None
 
     assert gzip.decompress((tmp_path / "backup.tar.gz").read_bytes())
     assert restore(tmp_path / "backup.tar.gz", tmp_path / "state", None).has_key
+
+
+def test_what_killed_backups_have_left_goes_with_the_next_one_and_nothing_else(one: Path, tmp_path: Path) -> None:
+    left, held, others = (tmp_path / f".modelhost-backup-{name}" for name in ("abcd_123", "0123wxyz", "of-last-year"))
+    for folder in (left, held, others):
+        folder.mkdir()
+        (folder / "secret.key").write_text("secret")
+    (tmp_path / ".modelhost-backup-linklink").symlink_to(others)
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # its maker is at it
+
+    taken(one, tmp_path / "backup.tar")
+
+    assert {path.name for path in tmp_path.glob(".*")} == {held.name, others.name, ".modelhost-backup-linklink"}
+    assert (others / "secret.key").exists()
+    os.close(lock)
+    taken(one, tmp_path / "another.tar")
+    assert not held.exists()
+
+
+def test_where_folders_have_no_locks_a_day_must_have_passed(
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = (tmp_path / f".modelhost-backup-{name}" for name in ("abcd_123", "0123wxyz"))
+    for folder in (new, old):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # as NFS does
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    taken(one, tmp_path / "backup.tar")
+
+    assert (new.exists(), old.exists()) == (True, False)
 
 
 def test_what_is_there_is_overwritten_only_if_that_is_said(one: Path, tmp_path: Path) -> None:
@@ -438,9 +476,11 @@ def test_another_patch_version_of_the_interpreter_is_told_and_gives_another_envi
 
 def test_a_file_left_by_a_restore_that_was_killed_is_no_hindrance(backup: Path, tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
-    (state.root / ".restore-left").mkdir()
+    (state.root / ".restore-12345678").mkdir()
+    (state.root / ".restore-12345678" / "secret.key").write_text("secret")
 
     assert restore(backup, tmp_path / "state", None).has_key
+    assert sorted(path.name for path in state.root.iterdir()) == ["lock", "modelhost.db", "secret.key"]
 
 
 def test_deployments_keep_their_services(backup: Path, one: Path, tmp_path: Path) -> None:

@@ -172,6 +172,26 @@ def test_a_deployment_is_scaled_in_the_middle_of_an_update_and_both_revisions_ar
     eventually(lambda: stage.get().observed.live_workers == 2)
 
 
+def test_a_scale_that_is_refused_in_the_middle_of_an_update_ends_nothing(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": MODEL, "modelhost.toml": b"[limits]\nmemory = '100MiB'\n"})
+    with RunningServer(tmp_path / "state", worker_memory=350 * 2**20) as server:
+        server.add_source("models", repo)
+        stage = Stage(server, "models", "iris", server.shared)
+        stage.run("one")
+        stage.update("two")
+        stage.wait_until_it_loads(2)
+
+        refused = server.scale("iris", 4)
+
+        assert refused.workers == 1
+        assert "may use 400 MiB" in refused.failure.message
+        assert refused.update_state == Deployment.UPDATE_STATE_IN_PROGRESS
+        stage.open("two")
+        eventually(lambda: stage.says("two"))
+        assert not stage.get().HasField("failure")
+
+
 def test_a_deployment_is_stopped_in_the_middle_of_an_update(stage: Stage) -> None:
     before = stage.workers()
     stage.run("one")

@@ -1,6 +1,8 @@
 """Debug: one call with its result or traceback, its own output and where the time went."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,3 +231,24 @@ def test_a_build_log_has_no_calls(server: RunningServer, talkative: str) -> None
     request = log_pb2.ReadLogRequest(deployment=talkative, kind=log_pb2.LOG_KIND_BUILD, request_id="x")
 
     assert reason_of(lambda: server.client.admin.ReadLog(request)) == "FIELD_INVALID"
+
+
+def test_a_call_in_a_worker_of_its_own_ends_with_the_server_and_leaves_nothing(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    wait = "import os, time\ndef predict(p):\n    open(p, 'w').close()\n    time.sleep(600)\n"
+    repo.commit({"main.py": wait.encode()})
+    with ThreadPoolExecutor(1) as threads:
+        with RunningServer(tmp_path / "state", stop_grace=0.2) as server:
+            server.add_source("models", repo)
+            server.deploy("churn", "models")
+            server.update("churn", unbox=True)
+            reached = server.shared / "reached"
+            request = deployment_pb2.DebugDeploymentRequest(
+                name="churn", revision=1, parameters_json=json.dumps(str(reached))
+            )
+            call = threads.submit(reason_of, lambda: server.client.admin.DebugDeployment(request))
+            eventually(reached.exists)
+            server.client = server.connect(server.token)  # the call's own stays open until it has its answer
+
+        assert call.result() == "SERVER_STOPPING"
+        assert list((server.state_dir / "workers").iterdir()) == []

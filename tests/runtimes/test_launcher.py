@@ -93,6 +93,28 @@ def test_there_are_no_core_files_and_so_many_open_ones(launch):
     assert found["Max open files"] == ["123", "123"]
 
 
+def test_a_program_and_all_that_it_starts_have_the_tag(launch):
+    tag = str((1 << 61) + 12345)
+    stranger = ["/usr/bin/env", "-i", "/usr/bin/setsid", "--wait"]
+    for program in ([], stranger):
+        assert f"{tag} {tag} locks" in " ".join(
+            launch(*program, "/bin/cat", "/proc/self/limits", tag=tag).stdout.split()
+        )
+
+
+def test_a_program_that_has_a_lower_tag_already_keeps_it(launch):
+    other = "resource.setrlimit(10, (1 << 61, 1 << 61))"
+    assert limits(launch, tag=(1 << 61) + 1, preparation=other)["Max file locks"] == [str(1 << 61)] * 2
+
+
+def test_a_host_on_which_no_such_limit_can_be_set_is_no_hindrance():
+    refuse = "def refuse(*_): raise PermissionError(1, 'no')"
+    code = f"import sys; sys.path.insert(0, {str(LAUNCHER.parent)!r}); import launcher, resource\n{refuse}\n"
+    code += "resource.setrlimit = refuse; launcher.tag({'tag': ['5']}); print('on')"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("on\n", "")
+
+
 def test_the_limit_of_open_files_is_never_above_the_servers_own(launch):
     lower = "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))"
     assert launch("/bin/sh", "-c", "ulimit -n", preparation=lower, open_files=100_000).stdout == "200\n"
@@ -125,6 +147,19 @@ def test_the_kernel_takes_a_worker_before_the_server_where_memory_runs_out(launc
 def test_the_program_has_none_of_the_servers_capabilities(launch):
     for field in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(status(launch, field), 16) == 0
+
+
+@needs_root
+@pytest.mark.parametrize("spec", [{}, {"uid": UID}], ids=["same user", "own user"])
+def test_nothing_that_the_program_executes_gets_a_capability(launch, spec):
+    assert int(status(launch, "CapBnd", **spec), 16) == 0
+
+
+@needs_root
+def test_a_server_that_may_not_take_capabilities_away_launches_all_the_same(launch):
+    no_setpcap = "import ctypes; ctypes.CDLL(None).prctl(24, 8, 0, 0, 0)"  # PR_CAPBSET_DROP, CAP_SETPCAP
+    assert int(status(launch, "CapBnd", uid=UID, preparation=no_setpcap), 16) != 0
+    assert int(status(launch, "CapEff", uid=UID, preparation=no_setpcap), 16) == 0
 
 
 # ---- a user of its own
@@ -198,7 +233,7 @@ def test_files_move_between_folders_that_may_be_written(launch, tmp_path):
 # ---- the death of the server
 
 
-@pytest.mark.parametrize("user", [[], [f"uid={UID}"] if IS_ROOT else ["nice=0"]], ids=["same", "own"])
+@pytest.mark.parametrize("user", [[], pytest.param([f"uid={UID}"], marks=needs_root)], ids=["same", "own"])
 def test_the_program_dies_with_the_process_that_launched_it(link, user):
     server = """
 import os, subprocess, sys
@@ -234,6 +269,7 @@ def test_a_server_that_is_gone_before_the_launch_is_noticed(launch):
         ({"link": 77}, "close_descriptors"),
         ({"link": "x"}, "close_descriptors"),
         ({"open_files": "many"}, "limits"),
+        ({"tag": "red"}, "tag"),
         ({"nice": "very"}, "priority"),
         ({"uid": "nobody"}, "identity"),
         ({"processes": "few"}, "limits"),

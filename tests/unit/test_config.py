@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhost.server.config import ServerSettings, default_state_dir
+from modelhost.server.config import DEFAULT_WORKER_UIDS, ServerSettings, default_state_dir
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:8470", "127.5.5.5:0", "localhost:1", "[::1]:8470", "127.0.0.1:65535"])
@@ -50,3 +50,19 @@ def test_the_state_lies_where_xdg_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert default_state_dir() == Path("/home/ada/.local/state/modelhost")
+
+
+# Of shadow-utils' login.defs and of systemd.io/UIDS-GIDS.
+GIVEN_AWAY = [
+    range(65_536),  # the system's, people, systemd-homed, DynamicUser
+    range(100_000, 600_100_001),  # SUB_UID_MIN to SUB_UID_MAX: rootless containers
+    range(524_288, 1_879_048_192),  # systemd-nspawn
+    range(2_147_352_576, 2_147_418_112),  # foreign
+    range(2**31 - 1, 2**32),
+]
+
+
+@pytest.mark.parametrize("others", GIVEN_AWAY)
+def test_users_of_workers_are_by_default_none_that_the_system_gives_away(others: range) -> None:
+    assert DEFAULT_WORKER_UIDS[-1] < others[0] or others[-1] < DEFAULT_WORKER_UIDS[0]
+    assert len(DEFAULT_WORKER_UIDS) == 65_536

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import selectors
 import threading
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
+import structlog
 
 from modelhost.server.serving.output import LINE_LIMIT, OutputPump, Outputs, Sink
 from tests.running import eventually
@@ -247,3 +250,67 @@ def test_an_owner_can_be_named_when_the_pipe_has_ended(pump: OutputPump) -> None
     outputs.belong_to("late")
 
     assert heard.lines == []
+
+
+class Ailing(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Refuses what it is asked for as often as `refusals` says, as a kernel does that has no memory."""
+
+    refusals: ClassVar[dict[str, int]] = {}
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.refuse("select")
+        found: list[tuple[selectors.SelectorKey, int]] = super().select(timeout)
+        return found
+
+    def register(self, *arguments: Any) -> selectors.SelectorKey:
+        self.refuse("register")
+        key: selectors.SelectorKey = super().register(*arguments)
+        return key
+
+    def refuse(self, name: str) -> None:
+        if self.refusals.get(name):
+            self.refusals[name] -= 1
+            raise OSError(12, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize("refused", ["select", "register"])
+def test_a_system_that_refuses_something_keeps_no_pipe_from_being_read(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", Ailing)
+    monkeypatch.setattr(Ailing, "refusals", {})
+    pump = OutputPump()
+    before, after = Heard(), Heard()
+    writers = [pipe(pump, before)]
+    write(writers[0], b"before\n")
+    eventually(lambda: before.lines)
+
+    with structlog.testing.capture_logs() as said:
+        Ailing.refusals[refused] = 3
+        writers.append(pipe(pump, after))
+        for writer in writers:
+            write(writer, b"since\n" * 50_000)  # more than a pipe holds: it is being drained
+        eventually(lambda: after.lines and not Ailing.refusals[refused])
+
+    assert [entry["error"] for entry in said] == ["OSError: [Errno 12] Cannot allocate memory"]
+    for writer in writers:
+        os.close(writer)
+    eventually(lambda: before.ends and after.ends)
+    pump.close()
+    assert before.lines == [b"before", *[b"since"] * 50_000]
+    assert after.lines == [b"since"] * 50_000
+
+
+def test_a_pipe_that_could_never_be_waited_for_is_read_when_the_pump_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", Ailing)
+    monkeypatch.setattr(Ailing, "refusals", {})
+    pump = OutputPump()
+    Ailing.refusals["register"] = 1_000_000
+    heard = Heard()
+    writer = pipe(pump, heard)
+    write(writer, b"there\n")
+
+    pump.close()
+
+    assert (heard.lines, heard.ends) == ([b"there"], 1)
+    os.close(writer)

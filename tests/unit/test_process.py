@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelhost.envs import process
+from modelhost.envs.marked import end_marked, tags_of
 from modelhost.envs.process import LINE_LIMIT, STDOUT_LIMIT, TAIL_LINES, Cancelled, CommandFailed, Job, Stream
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -98,6 +99,18 @@ def test_the_environment_is_what_was_given_and_the_marker() -> None:
     done = job.run(["env"], env={"PATH": ENV["PATH"], "A": "b"}, timeout=LONG, quiet=True)
     variables = {line for line in done.stdout.decode().splitlines() if not line.startswith(("_=", "PATH="))}
     assert variables == {"A=b", "MARK=1", "MORE=2"}
+
+
+def test_what_a_command_leaves_behind_without_an_environment_has_the_jobs_tag() -> None:
+    job = Job(marker={"MARK": "1"}).marked({"MORE": "2"})
+    stray = "subprocess.Popen(['sleep', '600'], env={}, stdout=-3, stderr=-3, start_new_session=True)"
+    code = f"import subprocess; input(); print({stray}.pid)"
+    pid = int(job.run(python(code), env=ENV, timeout=LONG, stdin=b"\n").stdout)
+
+    assert job.tag in tags_of({"MARK": "1"})
+    assert job.tag != Job(marker={"MARK": "1"}).tag
+    assert end_marked("MARK", "none", range(job.tag, job.tag + 1)) == [pid]
+    assert is_gone(pid)
 
 
 # ---- input ----

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from modelhost.envs.marked import give_tag, tag_of
+
 TAIL_LINES = 200
 LINE_LIMIT = 8 * 1024  # bytes of a line that are kept
 STDOUT_LIMIT = 8 * 1024 * 1024  # bytes of stdout that are returned where its lines were reported anyway
@@ -80,13 +82,15 @@ class Job:
     """A piece of work that can be cancelled from another thread and that says what it does, line by line.
 
     `emit` is called on the thread that does the work. `marker` is put into the environment of every command, so that
-    what a killed server left behind can be found by it.
+    what a killed server left behind can be found by it; `tag`, which follows from it, is for what has no environment.
     """
 
     def __init__(
         self, emit: Callable[[Stream, str], None] = _ignore, *, marker: Mapping[str, str] | None = None
     ) -> None:
         self.marker: Mapping[str, str] = dict(marker or {})
+        self.tag = tag_of(self.marker, "")
+        self._first = self.marker
         self._emit = emit
         self._cancel = threading.Event()
 
@@ -101,6 +105,8 @@ class Job:
     def marked(self, marker: Mapping[str, str]) -> "Job":
         """Return this job, cancelled and reported as one, with more in the environment of its commands."""
         job = Job(self._emit, marker={**self.marker, **marker})
+        job._first = self._first
+        job.tag = tag_of(self._first, "\0".join(job.marker.values()))
         job._cancel = self._cancel
         return job
 
@@ -146,6 +152,7 @@ class Job:
             start_new_session=True,
         )
         output = _Output(self._emit, quiet)
+        give_tag(process.pid, self.tag)
         timed_out = False
         try:
             self._follow(process, stdin or b"", output, time.monotonic() + timeout)

@@ -198,7 +198,7 @@ class EnvironmentStore:
             build = build_r if spec.interpreter.language is Language.R else build_python
             lock = build(plan, job)
             job.say(f"locked {len(lock)} package{'' if len(lock) == 1 else 's'}")
-            end_marked(MARK, str(folder))
+            end_marked(MARK, str(folder), range(job.tag, job.tag + 1))
             remove_tree(scratch)
             job.check()
             environment = Environment(
@@ -215,7 +215,7 @@ class EnvironmentStore:
             )
             write_manifest(environment)
         except BaseException as error:
-            end_marked(MARK, str(folder))
+            end_marked(MARK, str(folder), range(job.tag, job.tag + 1))
             full = isinstance(error, BuildFailed | OSError) and has_no_room(self.root, room_for(error))
             with suppress(OSError):  # what cannot be removed has no manifest, and is swept later
                 remove_tree(folder)

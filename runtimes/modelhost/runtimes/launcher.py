@@ -1,6 +1,6 @@
 """Turns itself into a worker: prepares the process from within, step by step, then executes the worker's program.
 
-    python -I -S launcher.py parent=PID link=FD open_files=N [nice=N] [uid=N processes=N]
+    python -I -S launcher.py parent=PID link=FD open_files=N [tag=N] [nice=N] [uid=N processes=N]
         [cover=DIRECTORY ... keep=PATH ...] [read=PATH ... write=PATH ...] -- PROGRAM [ARGUMENT ...]
 
 PROGRAM is a path; it inherits the environment, the working directory, descriptors 0, 1, 2 and FD. The server starts
@@ -30,6 +30,8 @@ _MAKE_DEVICES = 1 << 6 | 1 << 11
 _FILE_RIGHTS = 0b111 | 1 << 14  # those that a rule for a file may have: execute, write, read, truncate
 _FILE_SYSTEM_BITS = {1: 13, 2: 14}  # ABI 1 has rights 0 to 12, 2 linking and renaming as well, 3 truncating
 _SCOPE_SOCKETS_AND_SIGNALS = 0b11  # since ABI 6
+
+_RLIMIT_LOCKS = 10  # of every architecture; Python has no name for it
 
 _EXIT_FAILED = 72
 
@@ -82,11 +84,15 @@ def identity(spec: Spec) -> None:
         os.setresuid(uid, uid, uid)
 
 
-def no_power(_: Spec) -> None:
-    """None of the server's capabilities, nor any way to them: also where it is root and stays so."""
+def no_way_to_power(_: Spec) -> None:
+    """Nothing that is executed gets a capability. As the server's user: another one may not take them away."""
     for capability in range(_MOST_CAPABILITIES):
         if _libc().prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))):
-            break  # beyond the last that the kernel knows
+            break  # beyond the last that the kernel knows; or a server without CAP_SETPCAP, to which all are refused
+
+
+def no_power(_: Spec) -> None:
+    """None of the server's capabilities: also where it is root and stays so."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc().capset(header, (ctypes.c_uint32 * 6)()))
 
@@ -118,6 +124,20 @@ def limits(spec: Spec) -> None:
     _limit(resource.RLIMIT_NOFILE, *spec["open_files"])
     if "processes" in spec:
         _limit(resource.RLIMIT_NPROC, *spec["processes"])
+
+
+def tag(spec: Spec) -> None:
+    """A number that is found in /proc and stays with all that the model starts, whatever else it leaves behind.
+
+    It is a limit of something else than what it says: file locks are not counted since Linux 2.4.25. Where the limit
+    is lower already, or is none that can be set, the worker goes without.
+    """
+    if "tag" in spec:
+        (number,) = map(int, spec["tag"])
+        try:  # noqa: SIM105 - contextlib costs a millisecond
+            _limit(_RLIMIT_LOCKS, str(number))
+        except (OSError, ValueError):
+            pass  # some sandboxes let it be
 
 
 def private_files(_: Spec) -> None:
@@ -169,9 +189,11 @@ def landlock(spec: Spec) -> None:
 STEPS = (
     own_view,
     limits,
+    tag,
     private_files,
     priority,
     first_to_go,
+    no_way_to_power,
     identity,
     no_power,
     no_new_privileges,

@@ -51,7 +51,7 @@ from modelhost.server.serving.confinement import end_users_of
 from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.isolation import Isolation, establish
 from modelhost.server.serving.output import OutputPump
-from modelhost.server.serving.process import Spawner
+from modelhost.server.serving.process import Spawner, raise_open_files
 from modelhost.server.serving.router import Router
 from modelhost.server.serving.uids import Uids
 from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
@@ -85,6 +85,7 @@ class App:
         Raises `StateDirBusy`, `DatabaseUnusable`, `SchemaTooNew`, `NotIsolated`, `OSError`, `ValueError`.
         """
         settings.check()
+        raise_open_files()
         self._chores: list[asyncio.Future[None]] = []
         self.state = state = StateDir(settings.state_dir)
         state.lock()
@@ -142,7 +143,7 @@ class App:
         )
         memory = MemoryBudget(settings.worker_memory or host_memory())
         loader = Loader(snapshots, logs, vault, settings.message_limit)
-        debugger = Debugger(
+        self._debugger = debugger = Debugger(
             router=router,
             snapshots=snapshots,
             environments=environments,
@@ -261,7 +262,9 @@ class App:
     def hurry(self) -> None:
         """Have `stop`, under way or yet to come, end calls and workers at once."""
         log.warning("ending at once")
+        self._stop_grace = 0
         self._hurrying = asyncio.ensure_future(self._door.stop(0))
+        self._reconciler.cancel()
         self._spawner.kill_all()
 
     async def stop(self) -> None:
@@ -274,7 +277,7 @@ class App:
         await asyncio.wait([closing_door], timeout=self._stop_grace)
         for chore in self._chores:
             chore.cancel()
-        await self._reconciler.close()
+        await asyncio.gather(self._reconciler.close(), self._debugger.close())
         await closing_door
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)

@@ -32,6 +32,8 @@ from modelhost.server.store.database import DatabaseUnusable
 from modelhost.server.store.migrations import SchemaTooNew
 from modelhost.server.text import bytes_read
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -186,7 +188,7 @@ async def _serve(settings: ServerSettings) -> None:
             app.hurry()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, asked_to_stop)
     app = App(settings)
     try:
@@ -198,3 +200,6 @@ async def _serve(settings: ServerSettings) -> None:
             local.withdraw(app.port)
     finally:
         await app.stop()
+        for number in SIGNALS:  # what comes now is late, and is not to spoil the exit code
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)

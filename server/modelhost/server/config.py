@@ -13,7 +13,9 @@ DEFAULT_SNAPSHOT_LIMIT = 1024**3
 DEFAULT_BUILDS = 8
 DEFAULT_LOADS = max(2, os.cpu_count() or 1)
 DEFAULT_KEPT_REVISIONS = 20
-DEFAULT_WORKER_UIDS = range(200_000, 265_536)
+# Outside of what shadow-utils gives to rootless containers (SUB_UID_MAX is 600100000), and systemd to others, up to
+# 1879048191 and from 2147352576 (systemd.io/UIDS-GIDS). From 2**31 on some programs have bugs.
+DEFAULT_WORKER_UIDS = range(2_000_000_000, 2_000_065_536)
 MOST_UID = 2**32 - 2  # the one above means none
 DEFAULT_STOP_GRACE = 10.0  # seconds
 MOST_PORT = 65535

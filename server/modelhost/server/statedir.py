@@ -5,7 +5,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from modelhost.envs.marked import end_marked
+from modelhost.envs.marked import end_marked, tags_of
 
 MARKER = "MODELHOST_STATE"  # environment variable of every process that a server starts
 
@@ -81,4 +81,4 @@ class StateDir:
         Needs the lock.
         """
         ((variable, value),) = self.marker.items()
-        return end_marked(variable, value)
+        return end_marked(variable, value, tags_of(self.marker))

@@ -1,6 +1,7 @@
 """Workers of a pool: more or fewer of them, and fresh ones for those that are worn, without a failed call."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import structlog
 
 from modelhost.server.control.memory import MemoryBudget
 from modelhost.server.errors import StepFailed
+from modelhost.server.serving.body import Body
 from modelhost.server.serving.crew import BACKOFF_FIRST_SECONDS
 from modelhost.server.serving.pool import Pool, PoolStatus
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -274,6 +276,54 @@ async def test_a_worker_that_dies_in_its_last_call_is_cleared_away_too(stage: St
     await until(lambda: pool.status == PoolStatus(live=1, restarts=1))
     await until(lambda: len(stage.directories()) == 1)
     assert stage.ended == ["signal", "signal"]
+
+
+async def test_workers_that_are_loading_have_their_memory_until_they_are_gone(stage: Stage) -> None:
+    budget = MemoryBudget(300 * MIB)
+    pool = await stage.pool("obliging", room=budget.share(100 * MIB))
+    pool.resize(3)
+    await until(lambda: len(stage.processes()) == 3)
+
+    pool.resize(1)
+
+    with pytest.raises(StepFailed):
+        budget.share(100 * MIB).hold(1)
+    await until(lambda: len(stage.directories()) == 1)
+    budget.share(100 * MIB).hold(2)
+
+
+async def test_a_worn_worker_that_is_let_go_for_fewer_is_not_counted_as_recycled(stage: Stage, gate: Gate) -> None:
+    pool = await stage.pool("obliging", size=2, recycle_calls=1, room=MemoryBudget(200 * MIB).share(100 * MIB))
+    running = [await begin(stage, pool, word, gate) for word in ("a", "b")]
+    gate.open()
+    await asyncio.gather(*running)
+
+    pool.resize(1)
+    await until(lambda: pool.status == PoolStatus(live=1))
+    await until(lambda: len(stage.directories()) == 1)
+
+    assert stage.ended.count("recycled") <= 1
+
+
+async def test_a_start_whose_clearing_away_fails_ends_all_the_same(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loads").write_text("0")
+    kill = Body.kill
+    failed: list[Body] = []
+
+    async def fail_once(self: Body) -> None:
+        await kill(self)
+        if not failed:
+            failed.append(self)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Body, "kill", fail_once)
+
+    refused = await failure(stage.pool("dies_while_loading", env={"LOADS": tmp_path / "loads"}))
+
+    assert isinstance(refused, StepFailed)
+    stage.assert_nothing_is_left()
 
 
 async def test_a_worker_that_dies_while_its_pool_closes_leaves_nothing(stage: Stage) -> None:

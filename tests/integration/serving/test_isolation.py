@@ -1,5 +1,6 @@
 """What a model cannot do to the server, to other workers and to the host, each way that workers are confined here."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -11,10 +12,18 @@ from typing import Any
 
 import pytest
 
-from modelhost.envs.marked import is_owner
+from modelhost.envs.marked import end_owned, is_owner
 from modelhost.server.app import NotIsolated
 from modelhost.server.errors import StepFailed
-from modelhost.server.serving.confinement import Confined, Confinement, LandlockOnly, OwnUsers, end_users_of
+from modelhost.server.serving import confinement as confinements
+from modelhost.server.serving.confinement import (
+    Confined,
+    Confinement,
+    LandlockOnly,
+    OwnUsers,
+    Unconfined,
+    end_users_of,
+)
 from modelhost.server.serving.isolation import establish, landlock_abi
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.uids import Uids
@@ -24,13 +33,16 @@ from tests.running import RunningServer
 UIDS = range(300_000, 300_500)
 DENIED = ("EACCES", "EPERM", "ENOENT", "EROFS")
 IS_ROOT = os.geteuid() == 0
-# Only root can give users away, and only Linux 5.13 has Landlock.
-WAYS = [*(["users", "users alone"] if IS_ROOT else []), *(["landlock"] if landlock_abi() else [])]
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give a worker another user")
+needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="the kernel has no Landlock: Linux 5.13 and newer do")
+USERS = [pytest.param(way, marks=needs_root) for way in ("users", "users alone")]
+WAYS = [*USERS, pytest.param("landlock", marks=needs_landlock)]
 
 
 def confinement(way: str, folder: Path, shared: tuple[Path, ...] = ()) -> Confinement:
+    if way == "unconfined":
+        return Unconfined()
     if way == "landlock":
         return LandlockOnly(folder, shared, landlock_abi())
     return OwnUsers(Uids(UIDS), shared, landlock_abi() if way == "users" else 0)
@@ -136,6 +148,17 @@ async def test_what_models_share_with_the_host_is_for_reading_and_writing(
     await stage.close()
 
 
+async def test_what_describes_a_way_says_so_where_models_share_a_folder(stage: Stage) -> None:
+    first, second = await stage.pool("prowls"), await stage.pool("prowls")
+    left = f"/dev/shm/modelhost-test-{os.getpid()}"
+
+    assert await ask(first, {"do": "write", "path": left}) is None
+    can_read = await ask(second, {"do": "read", "path": left}) not in DENIED
+    os.unlink(left)
+
+    assert can_read == ("but for /dev/shm, which models share" in stage.host.confinement.describe())
+
+
 # ---- processes
 
 
@@ -162,7 +185,7 @@ async def test_a_model_has_no_power_and_gets_none(stage: Stage) -> None:
     own = await me(pool)
     status = dict(line.split(":", 1) for line in own["status"].splitlines())
 
-    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb", *(["CapBnd"] if IS_ROOT else [])):
         assert int(status[kind], 16) == 0, kind
     assert status["NoNewPrivs"].strip() == "1"
     assert await ask(pool, {"do": "run", "argv": [str(program), "-u"]}) == f"{own['uid']}\n"
@@ -181,7 +204,7 @@ async def test_a_model_leaves_no_core(stage: Stage) -> None:
 # ---- a user for each worker
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "landlock"], indirect=True)
+@pytest.mark.parametrize("way", USERS, indirect=True)
 async def test_each_worker_has_a_user_of_its_own_and_gives_it_back(stage: Stage) -> None:
     pools = [await stage.pool("prowls") for _ in range(3)]
     owns = [await me(pool) for pool in pools]
@@ -197,7 +220,7 @@ async def test_each_worker_has_a_user_of_its_own_and_gives_it_back(stage: Stage)
         uids.give_back(own["uid"])
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "landlock"], indirect=True)
+@pytest.mark.parametrize("way", [*WAYS, "unconfined"], indirect=True)
 async def test_a_child_that_has_left_group_session_and_environment_goes_with_its_worker(stage: Stage) -> None:
     pool = await stage.pool("leaves_children")
     child = await ask(pool, "stranger")
@@ -262,6 +285,28 @@ def test_a_user_with_a_process_is_not_given_to_a_worker(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "600"], user=UIDS[20], env={}, start_new_session=True) as left_over:
         assert uids.take() == UIDS[21]
         left_over.kill()
+
+
+@pytest.mark.parametrize("way", ["users"], indirect=True)
+async def test_a_user_is_given_back_though_clearing_away_does_not_succeed_at_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await stage.pool("prowls")
+    uid = (await me(pool))["uid"]
+    failed: list[int] = []
+
+    def fail_once(uid: int) -> list[int]:
+        if not failed:
+            failed.append(uid)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return end_owned(uid)
+
+    monkeypatch.setattr(confinements, "end_owned", fail_once)
+
+    await pool.close()
+
+    assert failed == [uid]
+    assert Uids(UIDS).take_back(uid)
 
 
 @needs_root

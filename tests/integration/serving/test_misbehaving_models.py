@@ -87,7 +87,7 @@ async def test_a_worker_that_was_told_to_end_and_finishes_late_gets_no_further_c
 # ---- models that leave something behind
 
 
-@pytest.mark.parametrize("kind", ["group", "session", "program", "bare", "twice"])
+@pytest.mark.parametrize("kind", ["group", "session", "program", "bare", "stranger", "twice"])
 async def test_children_of_a_model_go_with_its_worker(stage: Stage, kind: str) -> None:
     pool = await stage.pool("leaves_children")
     child = await ask(pool, kind)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from modelhost.envs.locks import try_lock
-from modelhost.envs.marked import end_marked
+from modelhost.envs.marked import end_marked, give_tag, tag_of, tags_of
 from modelhost.envs.store import MARK
 
 HOLD = """
@@ -90,3 +90,31 @@ def test_only_processes_of_that_build_are_ended(tmp_path: Path) -> None:
         for process in mine + others:
             process.kill()
             process.wait()
+
+
+def test_processes_are_known_by_their_tag_whatever_their_environment() -> None:
+    marker, other = {"STATE": "one"}, {"STATE": "other"}
+    tags = [tag_of(marker, "a"), tag_of(marker, "b"), tag_of(other, "a")]
+    processes = [started("sleep", "600") for _ in tags]
+    try:
+        for process, tag in zip(processes, tags, strict=True):
+            give_tag(process.pid, tag)
+            give_tag(process.pid, tag + 1)  # which it cannot change upwards
+
+        assert end_marked("STATE", "nobody") == []
+        assert end_marked("STATE", "nobody", range(tags[1], tags[1] + 1)) == [processes[1].pid]
+        assert end_marked("STATE", "nobody", tags_of(marker)) == [processes[0].pid]
+        assert processes[2].poll() is None
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_tags_of_a_server_are_many_and_no_other_servers() -> None:
+    tags = tags_of({"STATE": "one"})
+
+    assert len(tags) >= 2**32
+    assert tags[-1] < 2**62, "it must be a number for every system call and every language"
+    assert tag_of({"STATE": "one"}, "a") in tags
+    assert tag_of({"STATE": "other"}, "a") not in tags

@@ -2,6 +2,7 @@
 
 archive.py   the file: what is in it, writing it, and reading it with suspicion
 save.py      taking one
+drafts.py    where both make what is whole when it gets its name
 restore.py   a state directory from one
 commands.py  `modelhost backup` and `modelhost restore`
 

@@ -53,6 +53,14 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def copy_key(source: Path, target: Path) -> None:
+    """Copy a key to a new file that is its owner's alone from the beginning. Raises `OSError`."""
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(source.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def pack(folder: Path, description: Description, target: Path, *, compress: bool) -> None:
     """Write the members that lie in `folder` to a new file, readable by its owner alone. Raises `OSError`."""
     (folder / DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description)) + b"\n")

@@ -1,6 +1,8 @@
 """`modelhost backup` and `modelhost restore`."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -19,6 +21,7 @@ from modelhost.server.store.migrations import SchemaTooNew
 from modelhost.server.text import bytes_shown
 
 T = TypeVar("T")
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def backup(
@@ -96,7 +99,10 @@ def restore(
 def _tried(act: Callable[[], T]) -> T:
     """What `act` returns; what goes wrong is said in a line, and ends the command."""
     try:
-        return act()
+        with _ended_by_signals():
+            return act()
+    except _Signalled as ended:
+        _end(f"ended by {ended.number.name}", 128 + ended.number)
     except OSError as error:
         full = DiskFull.told_by(error)
         said = f"there is no room: {full.values['cause']}; nothing was left behind" if full else str(error)
@@ -105,9 +111,36 @@ def _tried(act: Callable[[], T]) -> T:
         _end(str(error))
 
 
-def _end(said: str) -> NoReturn:
+class _Signalled(BaseException):
+    """The command was told to end; no `except Exception` on the way out is to take it for a fault."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Within the block the first signal to end raises `_Signalled`; what is cleared away then is not interrupted."""
+    # One that is ignored stays so: nohup, and Ctrl-C in a shell's background.
+    heard = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+
+    def end(number: int, _: object) -> None:
+        for each in heard:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Signalled(signal.Signals(number))
+
+    before = {each: signal.signal(each, end) for each in heard}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler or signal.SIG_DFL)
+
+
+def _end(said: str, code: int = 1) -> NoReturn:
     typer.echo(f"error: {said}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 def _holdings(contents: Contents) -> str:

@@ -1,18 +1,19 @@
 """A state directory from a backup: all of it or nothing."""
 
 import os
-import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelhost.envs.files import sync_file
-from modelhost.server.backup.archive import DATABASE, KEY, BackupProblem, Description, unpack
+from modelhost.server.backup.archive import DATABASE, KEY, BackupProblem, Description, copy_key, unpack
+from modelhost.server.backup.drafts import draft_folder
 from modelhost.server.backup.save import fingerprint_of
 from modelhost.server.statedir import StateDir
 from modelhost.server.store.copies import Contents, inspect
 
 _BESIDE = (f"{DATABASE}-wal", f"{DATABASE}-journal")  # changes of a database that are not in its file
+DRAFT_PREFIX = ".restore-"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def restore(source: Path, state_dir: Path, key: Path | None) -> Restored:
     except BaseException:
         if not was_there:
             lock.unlink(missing_ok=True)
-        for folder in made:
-            folder.rmdir()
+        with suppress(OSError):  # all was in place already
+            for folder in made:
+                folder.rmdir()
         raise
     finally:
         state.unlock()
@@ -56,19 +58,27 @@ def _restore(source: Path, state: StateDir, key: Path | None) -> Restored:
             f"{state.root} has a database already ({', '.join(taken)}), which is not overwritten; restore to another"
             " --state-dir, or move it away"
         )
-    folder = Path(tempfile.mkdtemp(prefix=".restore-", dir=state.root))
-    try:
+    with draft_folder(state.root, DRAFT_PREFIX) as folder:
         description = unpack(source, folder)
         contents = inspect(folder / DATABASE, shown=source)
         has_key = _choose_key(source, description, state, folder / KEY, key)
-        if has_key:
+        _put(folder, state, with_key=has_key)
+    return Restored(description, contents, has_key)
+
+
+def _put(folder: Path, state: StateDir, *, with_key: bool) -> None:
+    """Give both their names, or neither."""
+    had_key = state.secret_key.exists()
+    try:
+        if with_key:
             os.rename(folder / KEY, state.secret_key)
         sync_file(state.root)
         os.rename(folder / DATABASE, state.database)  # last: with it, all is there
         sync_file(state.root)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Restored(description, contents, has_key)
+    except BaseException:
+        if not had_key and not state.database.exists():
+            state.secret_key.unlink(missing_ok=True)
+        raise
 
 
 def _holds_something(path: Path) -> bool:
@@ -85,7 +95,5 @@ def _choose_key(source: Path, description: Description, state: StateDir, chosen:
         if fingerprint_of(path) != description.key_fingerprint:
             raise BackupProblem(f"{path} is not the key of the secrets in {source}; nothing was restored")
         if not chosen.exists():
-            chosen.touch(0o600)
-            chosen.write_bytes(path.read_bytes())
-            sync_file(chosen)
+            copy_key(path, chosen)
     return chosen.exists()

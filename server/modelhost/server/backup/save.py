@@ -1,8 +1,6 @@
 """Taking a backup: of a running server as of one that is not, into a file that is whole as soon as it has its name."""
 
 import os
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,13 +15,16 @@ from modelhost.server.backup.archive import (
     KEY,
     BackupProblem,
     Description,
+    copy_key,
     digest_of,
     pack,
 )
+from modelhost.server.backup.drafts import draft_folder
 from modelhost.server.store.copies import Contents, copy_database
 from modelhost.server.vault import Vault
 
 FINGERPRINTED = b"backup"
+DRAFT_PREFIX = ".modelhost-backup-"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,10 @@ def save(state_dir: Path, target: Path, *, with_key: bool, overwrite: bool) -> S
         raise BackupProblem(f"{target} is there already; name another file, or overwrite it with --force")
     if not target.parent.is_dir():
         raise BackupProblem(f"there is no folder {target.parent} to write {target.name} to")
-    folder = Path(tempfile.mkdtemp(prefix=".modelhost-backup-", dir=target.parent))  # 0700
-    try:
+    with draft_folder(target.parent, DRAFT_PREFIX) as folder:
         contents = copy_database(database, folder / DATABASE)
         if with_key:
-            shutil.copyfile(key, folder / KEY)
+            copy_key(key, folder / KEY)
         names = (DATABASE, KEY) if with_key else (DATABASE,)
         description = Description(
             format=FORMAT,
@@ -67,8 +67,6 @@ def save(state_dir: Path, target: Path, *, with_key: bool, overwrite: bool) -> S
         pack(folder, description, draft, compress=target.suffix in COMPRESSED)
         size = draft.stat().st_size
         _put(draft, target, overwrite=overwrite)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Saved(description, contents, size)
 
 

@@ -235,7 +235,7 @@ class Actor:
             failure = failures.failure_of(error, deployment, revision=deployment.active, step="load", now=time.time())
             await self._change(
                 lambda d: d.state is _D.RUNNING and d.workers == deployment.workers,
-                lambda _, d: replace(d, workers=pool.size, update_state=UpdateState.FAILED, failure=failure),
+                lambda _, d: replace(d, workers=pool.size, update_state=_refused(d.update_state), failure=failure),
             )
 
     def _seen(self, deployment: Deployment) -> None:
@@ -290,6 +290,11 @@ class Actor:
 def _at_rest(deployment: Deployment, state: DeploymentState, failure: Failure | None) -> Deployment:
     """The deployment with nothing of it running, nor on the way."""
     return replace(move(deployment, state), active=0, update_state=UpdateState.NONE, failure=failure)
+
+
+def _refused(state: UpdateState) -> UpdateState:
+    """After a change that could not be made; an update that is under way goes on."""
+    return state if state is UpdateState.IN_PROGRESS else UpdateState.FAILED
 
 
 async def _abandon(build: "asyncio.Future[Pool | Broken]") -> None:

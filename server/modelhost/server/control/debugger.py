@@ -53,6 +53,17 @@ class Debugger:
         self._loader = loader
         self._memory = memory
         self._room = asyncio.Semaphore(ONE_OFF_WORKERS)
+        self._workers: set[Worker] = set()
+        self._none_left = asyncio.Event()
+        self._closing = False
+
+    async def close(self) -> None:
+        """End the calls in workers of their own; returns when nothing of these is left."""
+        self._closing = True
+        self._none_left.clear()
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        if self._workers:
+            await self._none_left.wait()
 
     async def call(
         self, deployment: Deployment, revision: Revision, parameters: bytes, *, deadline: float | None, request_id: str
@@ -94,12 +105,18 @@ class Debugger:
             async with self._room:
                 spec = self._loader.spec(revision, environment)
                 share = self._memory.share(spec.memory)
+                if self._closing:
+                    raise Conflict(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the server is ending")
                 worker = Worker(self._host, spec)
+                self._workers.add(worker)
                 try:
                     return await _outcome(_start_and_call(worker, share, parameters, request_id, asked), asked)
                 finally:
                     await worker.stop()
                     share.hold(0)
+                    self._workers.discard(worker)
+                    if not self._workers:
+                        self._none_left.set()
         finally:
             hold.release()
 

@@ -72,11 +72,15 @@ class Reconciler:
 
     async def close(self) -> None:
         """Interrupt builds, end all workers and the calls that they still have. The wishes stay as they are."""
-        self._closing = True
-        tasks = [actor.task for actor in self._actors.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.cancel()
+        await asyncio.gather(*(actor.task for actor in self._actors.values()), return_exceptions=True)
+
+    def cancel(self) -> None:
+        """Begin to close: from now on nothing that happens to builds and workers changes what is stored."""
+        if not self._closing:
+            self._closing = True
+            for actor in self._actors.values():
+                actor.task.cancel()
 
 
 def _all(tx: Transaction) -> list[Deployment]:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import IO
 import structlog
 
 from modelhost.envs.files import remove_tree
-from modelhost.envs.marked import end_marked
+from modelhost.envs.marked import end_marked, tag_of
 from modelhost.server.serving.confinement import Confined
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
@@ -24,6 +25,8 @@ from modelhost.server.text import bytes_shown
 STOP_GRACE_SECONDS = 2.0
 LAST_OUTPUT_SECONDS = 0.5
 TAIL_LINES = 30
+CLEARING_ATTEMPTS = 3
+CLEARING_PAUSE_SECONDS = 0.5
 MARKER = "MODELHOST_WORKER"  # environment variable of a worker and of all that its model starts: the worker's id
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -43,12 +46,14 @@ class Body:
         self._spec = spec
         self._id = worker_id
         self._on_heavy = on_heavy
+        self._tag = tag_of(host.marker, worker_id)
         self._directory = host.directory / worker_id
         self._prepared: asyncio.Future[Path] | None = None
         self._confined = Confined()
         self._passed = ""  # how it was over its memory, once it was
         self._process: Process | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._killing: asyncio.Task[None] | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._stderr_ended = asyncio.Event()
         self._outputs = Outputs(host.output)
@@ -65,7 +70,7 @@ class Body:
             env=self._environment(link.fileno(), token, size),
             cwd=self._directory,
             link=link,
-            confined=self._confined.words,
+            prepared=[f"tag={self._tag}", *self._confined.words],
             on_output=self._drain,
         )
         process.exited.add_done_callback(self._on_exit)
@@ -78,7 +83,9 @@ class Body:
 
     async def kill(self) -> None:
         """End it; returns, even if cancelled, when the process is reaped and its directory and strays are gone."""
-        await finish(self._kill())
+        if self._killing is None:  # once, whoever asks, and however many do
+            self._killing = asyncio.ensure_future(self._kill())
+        await finish(self._killing)
 
     async def last_words(self) -> str:
         """The last line that it wrote to stderr, once it has exited."""
@@ -110,14 +117,28 @@ class Body:
         await asyncio.get_running_loop().run_in_executor(self._host.threads, self._clear)
 
     def _clear(self) -> None:
+        """Each step is tried, and tried again, whatever became of the one before."""
+        for step in (self._end_strays, self._leave, self._remove):
+            for left in reversed(range(CLEARING_ATTEMPTS)):
+                try:
+                    step()
+                    break
+                except OSError as error:  # too many open files, say
+                    log.warning(
+                        "a worker cannot be cleared away", worker=self._id, error=str(error), attempts_left=left
+                    )
+                    time.sleep(CLEARING_PAUSE_SECONDS if left else 0)
+
+    def _end_strays(self) -> None:
         if self._process is not None:
-            end_marked(MARKER, self._id)
-        confined, self._confined = self._confined, Confined()  # once: the user may be another's by the next time
-        self._host.confinement.leave(confined)
-        try:
-            remove_tree(self._directory)
-        except OSError as error:
-            log.warning("the directory of a worker cannot be removed", worker=self._id, error=str(error))
+            end_marked(MARKER, self._id, range(self._tag, self._tag + 1))
+
+    def _leave(self) -> None:
+        self._host.confinement.leave(self._confined)
+        self._confined = Confined()  # its user may be another's from now on
+
+    def _remove(self) -> None:
+        remove_tree(self._directory)
 
     def _prepare(self) -> Path:
         self._directory.mkdir(mode=0o700, parents=True)

@@ -7,7 +7,8 @@ Three ways, from the best:
 `Unconfined`    the server's user
 
 A worker reads the host's programs and libraries, its environment and interpreter; it writes to its own directory.
-Folders that all models share with the host are as their permissions say.
+Folders that all models share with the host are as their permissions say; /dev/shm is one, for multiprocessing's
+semaphores live there, so that with `LandlockOnly` models of one server read each other's files in it.
 """
 
 import os
@@ -91,7 +92,7 @@ class LandlockOnly:
 
     def describe(self) -> str:
         """What it is."""
-        return f"Landlock (ABI {self._abi})"
+        return f"Landlock (ABI {self._abi}), but for /dev/shm, which models share"
 
 
 class OwnUsers:

@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from modelhost.server.errors import StepFailed
+from modelhost.server.serving.answers import start_failure
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.worker import Loaded, Worker
@@ -75,6 +76,7 @@ class _Member:
         self.state = _Is.STARTING
         self.since = 0.0  # LIVE
         self.worn = False
+        self.recycled = False  # it was let go because it is worn
         self.dismissed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
 
@@ -163,7 +165,10 @@ class Crew:
         if self._closing or self._given_up or not self._running:
             return
         while self._excess() > 0:
-            self._let_go(self._dispensable())
+            member = self._dispensable()
+            if member.worn and self._fresh is not None and self._fresh.state is _Is.LIVE:
+                member.recycled, self._fresh = True, None
+            self._let_go(member)
         while self._excess() < 0 and self._has_room_for_one_more():
             self._hire()
         self._exchange_one()
@@ -195,10 +200,11 @@ class Crew:
         if worn is None or self._occupied() != self.size or self.live != self.size:
             return
         if self._has_room_for_one_more():
-            self._fresh = self._hire()
+            self._fresh = self._hire(self._pause())
         else:
             log.info("a worker ends before its successor starts: there is no memory for both", worker=worn.worker.id)
             self._owed += 1
+            worn.recycled = True
             self._let_go(worn)
 
     def _worn(self) -> _Member | None:
@@ -223,49 +229,51 @@ class Crew:
 
     # -- the life of a worker
 
-    def _hire(self) -> _Member:
+    def _hire(self, pause: float = 0.0) -> _Member:
+        """Have one more; at once, but in a dead one's place later and later in a series of deaths."""
         urgent = self._owed > 0
         self._owed -= urgent
+        pause = self._pause() if urgent else pause
         worker = Worker(self._host, self._spec, self.size, self._heavy)
         member = self._members[worker] = _Member(worker, urgent=urgent)
-        task = asyncio.get_running_loop().create_task(self._live(member), context=self._context.copy())
+        task = asyncio.get_running_loop().create_task(self._live(member, pause), context=self._context.copy())
         member.task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._over(member, task))
         return member
 
     def _let_go(self, member: _Member) -> None:
-        if member.state is _Is.STARTING and member.task is not None:
-            del self._members[member.worker]
-            member.state = _Is.OVER
+        was_starting = member.state is _Is.STARTING
+        member.state = _Is.LEAVING
+        if was_starting and member.task is not None:
             member.task.cancel()
-        else:
-            member.state = _Is.LEAVING
-            if self._desk.withdraw(member.worker):
-                member.dismiss()
+        elif self._desk.withdraw(member.worker):
+            member.dismiss()
 
-    async def _live(self, member: _Member) -> None:
-        try:
-            if await self._load(member):
-                await self._serve(member)
-        except Exception:
-            self._failures += 1
-            log.exception("a worker was given up", worker=member.worker.id)
-        finally:
-            member.state = _Is.OVER
-            self._members.pop(member.worker, None)
-            self._settle()
+    def _over(self, member: _Member, task: "asyncio.Task[None]") -> None:
+        """Nothing of it is left."""
+        self._tasks.discard(task)
+        member.state = _Is.OVER
+        del self._members[member.worker]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a worker was not cleared away", worker=member.worker.id, exc_info=error)
+        self._settle()
 
-    async def _load(self, member: _Member) -> bool:
-        """Start it: at once the first time, later and later in a series of deaths. Whether that went well."""
+    async def _live(self, member: _Member, pause: float) -> None:
+        if await self._load(member, pause):
+            await self._serve(member)
+
+    async def _load(self, member: _Member, pause: float) -> bool:
+        """Start it in `pause` seconds. Whether that went well."""
         try:
-            await asyncio.sleep(self._pause())
+            await asyncio.sleep(pause)
             if member.urgent:
                 loaded = await member.worker.start()
             else:
                 async with self._host.turns.turn(self):
                     loaded = await member.worker.start()
-        except StepFailed as failure:
+        except Exception as error:
+            failure = error if isinstance(error, StepFailed) else start_failure(error, self._spec.load_timeout)
             member.state = _Is.OVER
             self._load_failed(member, failure)
             return False
@@ -280,7 +288,7 @@ class Crew:
             if not self._first.done():
                 self._first.set_exception(failure)
             return
-        self._owed += member.urgent
+        self._owed += member is not self._fresh
         self._failures += 1
         if failure.reason != ErrorReason.ERROR_REASON_DISK_FULL:  # which is nothing that the model could help
             self._loading_deaths += 1
@@ -309,7 +317,7 @@ class Crew:
                 self._died(member)
         finally:
             await finish(worker.kill() if worker.lost.done() else worker.stop())
-            if member.worn and member.dismissed.done():
+            if member.recycled and member.dismissed.done():
                 self._desk.ended("recycled")
 
     def _lose(self, member: _Member) -> None:
@@ -322,8 +330,8 @@ class Crew:
         """Its process has ended, and not because it was let go."""
         if self._age(member) > STABLE_SECONDS:
             self._failures = 0
-        self._failures += 1
         if member.state is _Is.LOST:
+            self._failures += 1
             self._owed += 1
             self.restarts += 1
         member.state = _Is.OVER

@@ -11,8 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 WATCH_SECONDS = 0.25
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,28 @@ class MemoryWatch:
             self._thread.join()
 
     def _run(self) -> None:
+        failing = False
         while not self._closed.wait(WATCH_SECONDS):
             self._wanted.wait()
-            with self._lock:
-                watched = list(self._watched.values())
-            processes = host_processes() if watched else {}
-            for each in watched:
-                used = memory_of(each, processes)
-                for level, on_passed in each.levels.items():
-                    if used > level:
-                        on_passed(used)
+            try:
+                self._look()
+            except Exception as error:  # no file can be opened, mostly; limits hold again as soon as one can
+                if not failing:
+                    problem = f"{type(error).__name__}: {error}"
+                    log.warning("what models use of memory cannot be read, limits do not hold", error=problem)
+                failing = True
+            else:
+                failing = False
+
+    def _look(self) -> None:
+        with self._lock:
+            watched = list(self._watched.values())
+        processes = host_processes() if watched else {}
+        for each in watched:
+            used = memory_of(each, processes)
+            for level, on_passed in each.levels.items():
+                if used > level:
+                    on_passed(used)
 
 
 def memory_of(worker: Watched, processes: dict[int, HostProcess]) -> int:

@@ -7,6 +7,7 @@ import selectors
 import socket
 import termios
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ import structlog
 
 READ_BYTES = 65536
 LINE_LIMIT = 8 * 1024
+RETRY_SECONDS = 0.1
 
 # Gets the lines that were read, without their ends, whose they are, and whether the last is only a piece of a line; an
 # empty list once, at the end.
@@ -153,7 +155,10 @@ class OutputPump:
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._new: list[Pipe] = []
         self._said: list[Callable[[], None]] = []
+        self._waiting: list[Pipe] = []  # to be read
         self._closing = False
+        self._failed = False  # something has, in this round
+        self._failing = False  # in the round before, too: it was said
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
         self._thread.start()
@@ -185,32 +190,73 @@ class OutputPump:
             self._wake_writer.send(b".")
 
     def _drain(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                if isinstance(key.data, Pipe):
-                    if not key.data.read():
-                        self._end(key.data)
-                else:
-                    with suppress(BlockingIOError):
-                        self._wake_reader.recv(READ_BYTES)
-            with self._lock:
-                new, self._new = self._new, []
-                said, self._said = self._said, []
-                closing = self._closing
-            for tell in said:
-                try:
-                    tell()
-                except Exception as error:  # a full disk
-                    log.warning("a line for a log is lost", error=f"{type(error).__name__}: {error}")
-            for pipe in new:
-                self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
-            if closing:
-                for key in list(self._selector.get_map().values()):
-                    if isinstance(key.data, Pipe):
-                        key.data.read()
-                        self._end(key.data)
-                return
+        while not self._closing:
+            self._failed = False
+            try:
+                self._read_and_say()
+            except Exception as error:
+                self._complain(error)
+                time.sleep(RETRY_SECONDS)
+            self._failing = self._failed
+        self._take_up()
+        for pipe in [*self._read_pipes(), *self._waiting]:
+            self._read(pipe)
+            self._end(pipe)
+
+    def _read_and_say(self) -> None:
+        for key, _ in self._selector.select(RETRY_SECONDS if self._waiting else None):
+            if isinstance(key.data, Pipe):
+                if not self._read(key.data):
+                    self._end(key.data)
+            else:
+                with suppress(BlockingIOError):
+                    self._wake_reader.recv(READ_BYTES)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Do what others have asked for."""
+        with self._lock:
+            said, self._said = self._said, []
+            self._waiting += self._new
+            self._new = []
+        for tell in said:
+            try:
+                tell()
+            except Exception as error:  # a full disk
+                log.warning("a line for a log is lost", error=f"{type(error).__name__}: {error}")
+        self._waiting = [pipe for pipe in self._waiting if not self._begin(pipe)]
+
+    def _read_pipes(self) -> list[Pipe]:
+        return [key.data for key in self._selector.get_map().values() if isinstance(key.data, Pipe)]
+
+    def _begin(self, pipe: Pipe) -> bool:
+        """Wait for what it has from now on; false where the system refuses that for now."""
+        try:
+            self._selector.register(pipe.file, selectors.EVENT_READ, pipe)
+        except Exception as error:
+            self._complain(error)
+            return False
+        return True
+
+    def _read(self, pipe: Pipe) -> bool:
+        try:
+            return pipe.read()
+        except Exception as error:
+            self._complain(error)
+            return False
 
     def _end(self, pipe: Pipe) -> None:
-        self._selector.unregister(pipe.file)
-        pipe.finish()
+        try:
+            with suppress(KeyError):  # it was waiting
+                self._selector.unregister(pipe.file)
+            pipe.finish()
+        except Exception as error:
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Say what went wrong, once; whatever it was, the other pipes are drained."""
+        if not self._failing and not self._failed:
+            log.error(
+                "the output of workers cannot be read; it is tried again", error=f"{type(error).__name__}: {error}"
+            )
+        self._failed = True

@@ -7,6 +7,7 @@ its leader is reaped: until then the kernel cannot give the number to anybody el
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -20,7 +21,17 @@ from modelhost.envs.process import end_group
 from modelhost.runtimes import LAUNCHER
 from modelhost.server.serving.finish import finish
 
-OPEN_FILES = 4096
+OPEN_FILES = 4096  # a worker's
+MOST_OPEN_FILES = 65_536  # the server's: some thousand workers; old programs that builds run close as many one by one
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as its hard limit allows, within reason: each worker takes a few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):  # some sandboxes let nobody
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class Process:
@@ -85,17 +96,17 @@ class Spawner:
         env: Mapping[str, str],
         cwd: Path,
         link: socket.socket,
-        confined: Sequence[str] = (),
+        prepared: Sequence[str] = (),
         on_output: Callable[[IO[bytes], IO[bytes]], None],
     ) -> Process:
         """Start `argv` with `link` inherited; `on_output` gets the reading ends of its stdout and stderr to keep.
 
-        `confined` are the launcher's words for what keeps it from others.
+        `prepared` are more words for the launcher: what keeps it from others, and what it is found by.
         Cancelling leaves nothing behind. Raises `OSError`.
         """
         if self._ended.is_set():
             raise OSError("the server is ending")
-        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}", *confined]
+        prepare = [f"parent={os.getpid()}", f"link={link.fileno()}", f"open_files={OPEN_FILES}", *prepared]
         started = asyncio.wrap_future(
             self._thread.submit(
                 subprocess.Popen,

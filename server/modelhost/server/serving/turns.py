@@ -8,11 +8,16 @@ from contextlib import asynccontextmanager
 TURN_SECONDS = 10.0  # after which the next may begin, too: what loads that long waits for something, or will for long
 
 
+LATE_PLACES = 4  # times as many may load for longer than that, beside those whose turn it is
+
+
 class Turns:
     """`places` for loads. Those who wait are served in turn, one load of each at a time. On the event loop."""
 
     def __init__(self, places: int, seconds: float = TURN_SECONDS) -> None:
         self._free = places
+        self._late_places = places * LATE_PLACES
+        self._late = 0
         self._seconds = seconds
         self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # who comes next is first
 
@@ -25,20 +30,24 @@ class Turns:
     async def turn(self, who: object) -> AsyncIterator[None]:
         """Wait for a place, and have it until the end of the block, or for as long as a turn is."""
         await self._take(who)
-        given = False
+        is_late = False
 
-        def give() -> None:
-            nonlocal given
-            if not given:
-                given = True
+        def hand_on() -> None:
+            nonlocal is_late
+            if self._late < self._late_places:
+                is_late = True
+                self._late += 1
                 self._give()
 
-        late = asyncio.get_running_loop().call_later(self._seconds, give)
+        timer = asyncio.get_running_loop().call_later(self._seconds, hand_on)
         try:
             yield
         finally:
-            late.cancel()
-            give()
+            timer.cancel()
+            if is_late:
+                self._late -= 1
+            else:
+                self._give()
 
     async def _take(self, who: object) -> None:
         if self._free:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from modelhost.envs.marked import give_tag
 from modelhost.envs.process import POLL_SECONDS, CommandFailed, Job, end_group
 from modelhost.server.errors import Unavailable
 from modelhost.server.sources import PIECE_BYTES
@@ -114,6 +115,7 @@ class Git:
                 )
             except FileNotFoundError:
                 raise _no_git() from None
+            give_tag(process.pid, job.tag)
             assert process.stdin is not None and process.stdout is not None  # noqa: PT018 - both were asked for
             timed_out = False
             try:

@@ -30,7 +30,8 @@ from modelhost.server.serving.uids import Uids
 from tests.integration.serving.stage import Stage, ask, is_running, until
 from tests.running import RunningServer
 
-UIDS = range(300_000, 300_500)
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # of those that run tests at the same time
+UIDS = range(300_000 + 500 * _PROCESS, 300_500 + 500 * _PROCESS)
 DENIED = ("EACCES", "EPERM", "ENOENT", "EROFS")
 IS_ROOT = os.geteuid() == 0
 
@@ -306,7 +307,9 @@ async def test_a_user_is_given_back_though_clearing_away_does_not_succeed_at_onc
     await pool.close()
 
     assert failed == [uid]
-    assert Uids(UIDS).take_back(uid)
+    uids = Uids(UIDS)
+    assert uids.take_back(uid)
+    uids.give_back(uid)
 
 
 @needs_root
@@ -330,7 +333,7 @@ def test_the_best_way_that_works_is_taken_and_told(tmp_path: Path) -> None:
 
     assert isolation.is_complete == bool(IS_ROOT or landlock_abi() >= 6)
     if IS_ROOT:
-        assert isolation.describe().startswith("workers are isolated: a uid each, of 300000 to 300499")
+        assert isolation.describe().startswith(f"workers are isolated: a uid each, of {UIDS[0]} to {UIDS[-1]}")
     assert list((tmp_path / "workers").iterdir()) == []
 
 

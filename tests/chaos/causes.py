@@ -109,10 +109,11 @@ class Causes:
                 if cause.deployment == deployment and cause.begun <= ended and cause.ended >= begun
             ]
 
-    def count(self, deployment: str, *kinds: Kind) -> int:
-        """How often something of that kind was done to a deployment."""
+    def count(self, deployment: str, *kinds: Kind, since: float = 0.0) -> int:
+        """How often something of that kind was done to a deployment that was not over at that time."""
         with self._lock:
-            return sum(cause.deployment == deployment and cause.kind in kinds for cause in self._causes)
+            done = [cause for cause in self._causes if cause.deployment == deployment and cause.kind in kinds]
+        return sum(cause.ended >= since for cause in done)
 
     def unfinished(self) -> list[Cause]:
         """What no good answer has come after."""

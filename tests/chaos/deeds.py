@@ -86,8 +86,8 @@ class Deeds:
             self._journal.start(name)
 
     def was_disturbed(self, name: str) -> bool:
-        """Whether a worker of it may have been killed while it loaded."""
-        return self._causes.count(name, *_DEADLY) > 0
+        """Whether a worker of it may have been killed while it loaded, since all was well with it."""
+        return self._causes.count(name, *_DEADLY, since=self._journal.entry(name).calm) > 0
 
     def deaths(self, name: str) -> int:
         """How many workers of it may have died with a call in them."""

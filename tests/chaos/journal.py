@@ -32,6 +32,7 @@ class Entry:
     revisions: dict[int, int] = field(default_factory=dict)
     changes: int = 0  # that were begun
     settled: tuple[int, float] | None = None  # the revision that answers every call since then
+    calm: float = 0.0  # when it was settled the last time
     last: tuple[str, Any, Deployment] | None = None  # the last change: method, request, answer
 
 
@@ -143,6 +144,7 @@ class Journal:
         with self._lock:
             if changes == entry.changes and entry.settled is None and rests:
                 entry.settled = (now.active_revision, time.monotonic())
+                entry.calm = entry.settled[1]
         return now
 
     def missing(self, name: str, may_fail: Callable[[], bool]) -> list[str]:

@@ -140,6 +140,10 @@ class Run:
         for caller in callers:
             caller.join(max(0.0, patience - time.monotonic()))
         self._deeds.finish()
+        self._judge.look_for_hung()
+        self.tally.hung += [f"caller {caller.name} has not come back" for caller in callers if caller.is_alive()]
+        if not watching.is_alive():
+            self.tally.unexpected.append("nobody looked for calls that hang: the thread that does has died")
 
     def _callers(self) -> list[Caller]:
         names = [model.name for model in CHECKED for _ in range(CALLERS)] + [model.name for model in ABUSED]
@@ -163,6 +167,7 @@ class Run:
     # -- after
 
     def _come_up(self) -> None:
+        self._deeds.verify()  # before anything is mended
         for name in MODELS:
             if not self._journal.entry(name).running:
                 self._journal.start(name)
@@ -178,6 +183,7 @@ class Run:
                 if self._is_settled(name, now):
                     rest.discard(name)
                 elif now.state == Deployment.STATE_STOPPED:
+                    self.tally.lost.append(f"{name} is stopped, and its start was acknowledged")
                     self._journal.start(name)
                 elif now.update_state == Deployment.UPDATE_STATE_FAILED and self._deeds.was_disturbed(name):
                     self._journal.roll_back(name, now.target_revision)

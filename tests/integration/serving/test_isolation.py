@@ -149,6 +149,7 @@ async def test_what_models_share_with_the_host_is_for_reading_and_writing(
     await stage.close()
 
 
+@pytest.mark.skipif(not os.stat("/dev/shm").st_mode & 0o002, reason="this host lets nobody but root into /dev/shm")
 async def test_what_describes_a_way_says_so_where_models_share_a_folder(stage: Stage) -> None:
     first, second = await stage.pool("prowls"), await stage.pool("prowls")
     left = f"/dev/shm/modelhost-test-{os.getpid()}"
@@ -175,7 +176,9 @@ async def test_a_model_cannot_signal_the_server_nor_another_worker(stage: Stage)
 async def test_a_model_has_no_descriptor_but_its_link(stage: Stage) -> None:
     own = await me(await stage.pool("prowls"))
 
-    assert sorted(own["descriptors"].values()) == ["/dev/null", "pipe", "pipe", "socket"]
+    null, *others = sorted(own["descriptors"].values())
+    assert null.endswith("/dev/null")  # a root that is not the host's has a longer name in its mount namespace
+    assert others == ["pipe", "pipe", "socket"]
 
 
 async def test_a_model_has_no_power_and_gets_none(stage: Stage) -> None:

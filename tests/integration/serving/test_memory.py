@@ -1,14 +1,14 @@
 """Models that take more memory than they may, and those that only look like it."""
 
-import asyncio
+import errno
 import os
-import resource
 
 import pytest
 import structlog
 
 from modelhost.server.errors import DomainError, StepFailed
-from modelhost.server.serving.memory import WATCH_SECONDS, MemoryWatch, Watched, host_processes, memory_of
+from modelhost.server.serving import memory
+from modelhost.server.serving.memory import HostProcess, MemoryWatch, Watched, host_processes, memory_of
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.integration.serving.stage import Stage, ask, until
 
@@ -65,21 +65,21 @@ async def test_a_worker_without_a_limit_takes_what_it_wants(stage: Stage) -> Non
     assert await ask(pool, {"take": 400}) == await ask(pool, {"take": 1})
 
 
-async def test_memory_is_watched_again_once_files_can_be_opened_again() -> None:
+async def test_memory_is_watched_again_once_files_can_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     watch, seen = MemoryWatch(), []
     watch.watch(os.getpid(), None, {1: seen.append})
     await until(lambda: seen)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    rounds: list[int] = []
+
+    def refuse() -> dict[int, HostProcess]:
+        rounds.append(len(seen))
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with structlog.testing.capture_logs() as said:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-        try:
-            await until(lambda: said)
-            rounds = len(seen)
-            await asyncio.sleep(2.5 * WATCH_SECONDS)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        await until(lambda: len(seen) > rounds)
+        with monkeypatch.context() as patched:
+            patched.setattr(memory, "host_processes", refuse)
+            await until(lambda: len(rounds) >= 3)
+        await until(lambda: len(seen) > rounds[-1])
 
     assert [entry["event"] for entry in said] == ["what models use of memory cannot be read, limits do not hold"]
     assert "Too many open files" in said[0]["error"]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.git_repos import Repo
 from tests.obedient import OBEDIENT, do
@@ -69,3 +71,24 @@ def test_the_call_that_kills_its_worker_fails_and_all_others_are_answered(
         eventually(lambda: calls.answered[-1].answer.result != first.result)  # type: ignore[union-attr]
 
     assert calls.failures == {}
+
+
+def test_a_call_that_waits_for_a_worker_of_the_old_revision_goes_to_the_new_one(
+    server: RunningServer, repo: Repo, source: str, name: str, shared: Path
+) -> None:
+    """The old revision's worker overruns its call, and its successor never comes to load."""
+    loads = f"import os, time\nif os.path.exists({str(shared / 'loaded')!r}):\n    time.sleep(600)\n"
+    loads += f"open({str(shared / 'loaded')!r}, 'w').close()\n"
+    repo.commit({"main.py": f"{loads}def predict(p):\n    time.sleep(p)\n    return 'old'\n".encode()})
+    server.deploy(name, source, limits={"call_timeout": {"seconds": 2}})
+
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(reason_of, lambda: server.predict(name, 600))
+        eventually(lambda: server.get(name).observed.running_calls == 1)
+        waiting = threads.submit(server.predict, name, 0, timeout=60)
+        eventually(lambda: server.get(name).observed.queued_calls == 1)
+        repo.commit({"main.py": b"def predict(p):\n    return 'new'\n"})
+        assert server.update(name, ref="main").active_revision == 2
+
+        assert waiting.result() == "new"
+        assert running.result() == "MODEL_TIMED_OUT"

@@ -69,6 +69,10 @@ class Conflict(DomainError):
     """The thing is there, but its state (or its etag) does not allow the call."""
 
 
+class NotTaken(Conflict):
+    """No worker has had the call, and none of this pool will: another pool may take it."""
+
+
 class Unauthenticated(DomainError):
     """No credentials, or none that are known."""
 

@@ -15,7 +15,7 @@ from modelhost.server.api.call import Call
 from modelhost.server.api.methods import Observer
 from modelhost.server.api.status import Code
 from modelhost.server.control.deployments import Deployments
-from modelhost.server.errors import DomainError, InvalidRequest, PredictionFailed
+from modelhost.server.errors import DomainError, InvalidRequest, NotTaken, PredictionFailed
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router, Service
@@ -43,7 +43,13 @@ class PredictMethods:
         name = _service(request.service)
         pool, revision = self._router.running(name)
         try:
-            return await self._predict(pool, revision, call.deadline, call.request_id, request)
+            while True:
+                try:
+                    return await self._predict(pool, revision, call.deadline, call.request_id, request)
+                except NotTaken:  # by a pool that an update has replaced meanwhile
+                    if self._router.find(name).pool in (pool, None):
+                        raise
+                    pool, revision = self._router.running(name)
         except DomainError as error:
             if isinstance(error, PredictionFailed):
                 error.values["request_id"] = call.request_id

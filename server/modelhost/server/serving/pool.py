@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from modelhost.server.errors import Busy, Conflict, DomainError, PredictionFailed, StepFailed
+from modelhost.server.errors import Busy, Conflict, DomainError, NotTaken, PredictionFailed, StepFailed
 from modelhost.server.serving.crew import Crew, Room
 from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
@@ -280,7 +280,7 @@ def _deadline_exceeded(when: str) -> DomainError:
 
 
 def _stopped() -> DomainError:
-    return Conflict(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment is being stopped")
+    return NotTaken(ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING, "the deployment is being stopped")
 
 
 def _given_up(failure: StepFailed) -> DomainError:

@@ -6,6 +6,7 @@ is in the database, so that a new server carries on from there.
 """
 
 import asyncio
+import contextvars
 
 import structlog
 
@@ -61,7 +62,7 @@ class Reconciler:
             self._awaited.discard(uid)
             if self.is_ready:
                 self._plane.changes.notify(READINESS)
-                log.info("ready: what ran before runs again")
+                contextvars.Context().run(log.info, "ready: what ran before runs again")  # of no deployment
 
     def _forget(self, uid: str, task: "asyncio.Task[None]") -> None:
         actor = self._actors.get(uid)

@@ -98,7 +98,6 @@ class Crew:
         self._desk = desk
         self._context = contextvars.copy_context()  # what is logged of it belongs to its deployment, whoever caused it
         self._members: dict[Worker, _Member] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._fresh: _Member | None = None  # it is to come for one that is worn
         self._owed = 0  # places of dead workers
         self._failures = 0
@@ -153,9 +152,10 @@ class Crew:
     async def close(self) -> None:
         """End all, however long that takes."""
         self._closing = True
-        for task in self._tasks:
+        tasks = [each.task for each in self._members.values() if each.task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._room.hold(0)
 
     # -- what there should be
@@ -238,7 +238,6 @@ class Crew:
         member = self._members[worker] = _Member(worker, urgent=urgent)
         task = asyncio.get_running_loop().create_task(self._live(member, pause), context=self._context.copy())
         member.task = task
-        self._tasks.add(task)
         task.add_done_callback(lambda _: self._over(member, task))
         return member
 
@@ -252,7 +251,6 @@ class Crew:
 
     def _over(self, member: _Member, task: "asyncio.Task[None]") -> None:
         """Nothing of it is left."""
-        self._tasks.discard(task)
         member.state = _Is.OVER
         del self._members[member.worker]
         if not task.cancelled() and (error := task.exception()):

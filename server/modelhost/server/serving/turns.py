@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 TURN_SECONDS = 10.0  # after which the next may begin, too: what loads that long waits for something, or will for long
-
-
 LATE_PLACES = 4  # times as many may load for longer than that, beside those whose turn it is
 
 

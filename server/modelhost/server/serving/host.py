@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelhost.server.serving.answers import Mask
 from modelhost.server.serving.confinement import Confinement
-from modelhost.server.serving.memory import MemoryWatch
+from modelhost.server.serving.memory import MemoryWatch, host_processes
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
 from modelhost.server.serving.turns import Turns
@@ -74,7 +74,7 @@ class WorkerHost:
         self.marker = marker
         self.confinement = confinement
         self.turns = Turns(concurrent_loads)
-        self.memory = MemoryWatch()
+        self.memory = MemoryWatch(host_processes)
         self.threads = ThreadPoolExecutor(FILE_THREADS, "worker files")
 
     def close(self) -> None:

@@ -42,7 +42,8 @@ class HostProcess:
 class MemoryWatch:
     """Watches worker processes. From any thread; `close` once all are forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Callable[[], dict[int, HostProcess]]) -> None:
+        self._processes = processes
         self._watched: dict[int, Watched] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -89,7 +90,7 @@ class MemoryWatch:
     def _look(self) -> None:
         with self._lock:
             watched = list(self._watched.values())
-        processes = host_processes() if watched else {}
+        processes = self._processes() if watched else {}
         for each in watched:
             used = memory_of(each, processes)
             for level, on_passed in each.levels.items():

@@ -22,20 +22,133 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from modelhost.v1 import access_pb2 as modelhost_dot_v1_dot_access__pb2
+from modelhost.v1 import audit_pb2 as modelhost_dot_v1_dot_audit__pb2
 from modelhost.v1 import data_source_pb2 as modelhost_dot_v1_dot_data__source__pb2
 from modelhost.v1 import deployment_pb2 as modelhost_dot_v1_dot_deployment__pb2
 from modelhost.v1 import log_pb2 as modelhost_dot_v1_dot_log__pb2
+from modelhost.v1 import operator_pb2 as modelhost_dot_v1_dot_operator__pb2
 from modelhost.v1 import runtime_pb2 as modelhost_dot_v1_dot_runtime__pb2
 from modelhost.v1 import service_pb2 as modelhost_dot_v1_dot_service__pb2
+from modelhost.v1 import service_account_pb2 as modelhost_dot_v1_dot_service__account__pb2
+from modelhost.v1 import usage_pb2 as modelhost_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelhost/v1/admin.proto\x12\x0cmodelhost.v1\x1a\x1emodelhost/v1/data_source.proto\x1a\x1dmodelhost/v1/deployment.proto\x1a\x16modelhost/v1/log.proto\x1a\x1amodelhost/v1/runtime.proto\x1a\x1amodelhost/v1/service.proto2\xb2\x15\n\x05\x41\x64min\x12S\n\x10\x43reateDataSource\x12%.modelhost.v1.CreateDataSourceRequest\x1a\x18.modelhost.v1.DataSource\x12M\n\rGetDataSource\x12\".modelhost.v1.GetDataSourceRequest\x1a\x18.modelhost.v1.DataSource\x12^\n\x0fListDataSources\x12$.modelhost.v1.ListDataSourcesRequest\x1a%.modelhost.v1.ListDataSourcesResponse\x12S\n\x10UpdateDataSource\x12%.modelhost.v1.UpdateDataSourceRequest\x1a\x18.modelhost.v1.DataSource\x12\x61\n\x10\x44\x65leteDataSource\x12%.modelhost.v1.DeleteDataSourceRequest\x1a&.modelhost.v1.DeleteDataSourceResponse\x12[\n\x0eTestDataSource\x12#.modelhost.v1.TestDataSourceRequest\x1a$.modelhost.v1.TestDataSourceResponse\x12U\n\x0cListProjects\x12!.modelhost.v1.ListProjectsRequest\x1a\".modelhost.v1.ListProjectsResponse\x12I\n\x08ListRefs\x12\x1d.modelhost.v1.ListRefsRequest\x1a\x1e.modelhost.v1.ListRefsResponse\x12L\n\tListFiles\x12\x1e.modelhost.v1.ListFilesRequest\x1a\x1f.modelhost.v1.ListFilesResponse\x12I\n\x08ReadFile\x12\x1d.modelhost.v1.ReadFileRequest\x1a\x1e.modelhost.v1.ReadFileResponse\x12\x44\n\nGetRuntime\x12\x1f.modelhost.v1.GetRuntimeRequest\x1a\x15.modelhost.v1.Runtime\x12U\n\x0cListRuntimes\x12!.modelhost.v1.ListRuntimesRequest\x1a\".modelhost.v1.ListRuntimesResponse\x12P\n\x0eGetEnvironment\x12#.modelhost.v1.GetEnvironmentRequest\x1a\x19.modelhost.v1.Environment\x12\x61\n\x10ListEnvironments\x12%.modelhost.v1.ListEnvironmentsRequest\x1a&.modelhost.v1.ListEnvironmentsResponse\x12j\n\x13\x43ollectEnvironments\x12(.modelhost.v1.CollectEnvironmentsRequest\x1a).modelhost.v1.CollectEnvironmentsResponse\x12S\n\x10\x43reateDeployment\x12%.modelhost.v1.CreateDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12M\n\rGetDeployment\x12\".modelhost.v1.GetDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12^\n\x0fListDeployments\x12$.modelhost.v1.ListDeploymentsRequest\x1a%.modelhost.v1.ListDeploymentsResponse\x12S\n\x10UpdateDeployment\x12%.modelhost.v1.UpdateDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12Q\n\x0fStartDeployment\x12$.modelhost.v1.StartDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12O\n\x0eStopDeployment\x12#.modelhost.v1.StopDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12W\n\x12RollbackDeployment\x12\'.modelhost.v1.RollbackDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12^\n\x0f\x44\x65\x62ugDeployment\x12$.modelhost.v1.DebugDeploymentRequest\x1a%.modelhost.v1.DebugDeploymentResponse\x12S\n\x10\x44\x65leteDeployment\x12%.modelhost.v1.DeleteDeploymentRequest\x1a\x18.modelhost.v1.Deployment\x12`\n\x0fWatchDeployment\x12$.modelhost.v1.WatchDeploymentRequest\x1a%.modelhost.v1.WatchDeploymentResponse0\x01\x12G\n\x0bGetRevision\x12 .modelhost.v1.GetRevisionRequest\x1a\x16.modelhost.v1.Revision\x12X\n\rListRevisions\x12\".modelhost.v1.ListRevisionsRequest\x1a#.modelhost.v1.ListRevisionsResponse\x12X\n\rDiffRevisions\x12\".modelhost.v1.DiffRevisionsRequest\x1a#.modelhost.v1.DiffRevisionsResponse\x12\x46\n\x07ReadLog\x12\x1c.modelhost.v1.ReadLogRequest\x1a\x1d.modelhost.v1.ReadLogResponse\x12H\n\x07TailLog\x12\x1c.modelhost.v1.TailLogRequest\x1a\x1d.modelhost.v1.TailLogResponse0\x01\x12\x44\n\nGetService\x12\x1f.modelhost.v1.GetServiceRequest\x1a\x15.modelhost.v1.Service\x12U\n\x0cListServices\x12!.modelhost.v1.ListServicesRequest\x1a\".modelhost.v1.ListServicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelhost/v1/admin.proto\x12\x0cmodelhost.v1\x1a\x19modelhost/v1/access.proto\x1a\x18modelhost/v1/audit.proto\x1a\x1emodelhost/v1/data_source.proto\x1a\x1dmodelhost/v1/deployment.proto\x1a\x16modelhost/v1/log.proto\x1a\x1bmodelhost/v1/operator.proto\x1a\x1amodelhost/v1/runtime.proto\x1a\x1amodelhost/v1/service.proto\x1a\"modelhost/v1/service_account.proto\x1a\x18modelhost/v1/usage.proto2\x8c\'\n\x05\x41\x64min\x12Y\n\x10\x43reateDataSource\x12%.modelhost.v1.CreateDataSourceRequest\x1a\x18.modelhost.v1.DataSource\"\x04\xb0\xeb\x18\x02\x12S\n\rGetDataSource\x12\".modelhost.v1.GetDataSourceRequest\x1a\x18.modelhost.v1.DataSource\"\x04\xb0\xeb\x18\x01\x12\x64\n\x0fListDataSources\x12$.modelhost.v1.ListDataSourcesRequest\x1a%.modelhost.v1.ListDataSourcesResponse\"\x04\xb0\xeb\x18\x01\x12Y\n\x10UpdateDataSource\x12%.modelhost.v1.UpdateDataSourceRequest\x1a\x18.modelhost.v1.DataSource\"\x04\xb0\xeb\x18\x02\x12g\n\x10\x44\x65leteDataSource\x12%.modelhost.v1.DeleteDataSourceRequest\x1a&.modelhost.v1.DeleteDataSourceResponse\"\x04\xb0\xeb\x18\x02\x12\x61\n\x0eTestDataSource\x12#.modelhost.v1.TestDataSourceRequest\x1a$.modelhost.v1.TestDataSourceResponse\"\x04\xb0\xeb\x18\x02\x12[\n\x0cListProjects\x12!.modelhost.v1.ListProjectsRequest\x1a\".modelhost.v1.ListProjectsResponse\"\x04\xb0\xeb\x18\x02\x12O\n\x08ListRefs\x12\x1d.modelhost.v1.ListRefsRequest\x1a\x1e.modelhost.v1.ListRefsResponse\"\x04\xb0\xeb\x18\x02\x12R\n\tListFiles\x12\x1e.modelhost.v1.ListFilesRequest\x1a\x1f.modelhost.v1.ListFilesResponse\"\x04\xb0\xeb\x18\x02\x12O\n\x08ReadFile\x12\x1d.modelhost.v1.ReadFileRequest\x1a\x1e.modelhost.v1.ReadFileResponse\"\x04\xb0\xeb\x18\x02\x12J\n\nGetRuntime\x12\x1f.modelhost.v1.GetRuntimeRequest\x1a\x15.modelhost.v1.Runtime\"\x04\xb0\xeb\x18\x01\x12[\n\x0cListRuntimes\x12!.modelhost.v1.ListRuntimesRequest\x1a\".modelhost.v1.ListRuntimesResponse\"\x04\xb0\xeb\x18\x01\x12V\n\x0eGetEnvironment\x12#.modelhost.v1.GetEnvironmentRequest\x1a\x19.modelhost.v1.Environment\"\x04\xb0\xeb\x18\x01\x12g\n\x10ListEnvironments\x12%.modelhost.v1.ListEnvironmentsRequest\x1a&.modelhost.v1.ListEnvironmentsResponse\"\x04\xb0\xeb\x18\x01\x12p\n\x13\x43ollectEnvironments\x12(.modelhost.v1.CollectEnvironmentsRequest\x1a).modelhost.v1.CollectEnvironmentsResponse\"\x04\xb0\xeb\x18\x02\x12Y\n\x10\x43reateDeployment\x12%.modelhost.v1.CreateDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x02\x12S\n\rGetDeployment\x12\".modelhost.v1.GetDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x01\x12\x64\n\x0fListDeployments\x12$.modelhost.v1.ListDeploymentsRequest\x1a%.modelhost.v1.ListDeploymentsResponse\"\x04\xb0\xeb\x18\x01\x12Y\n\x10UpdateDeployment\x12%.modelhost.v1.UpdateDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x02\x12W\n\x0fStartDeployment\x12$.modelhost.v1.StartDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x02\x12U\n\x0eStopDeployment\x12#.modelhost.v1.StopDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x02\x12]\n\x12RollbackDeployment\x12\'.modelhost.v1.RollbackDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x02\x12\x64\n\x0f\x44\x65\x62ugDeployment\x12$.modelhost.v1.DebugDeploymentRequest\x1a%.modelhost.v1.DebugDeploymentResponse\"\x04\xb0\xeb\x18\x02\x12Y\n\x10\x44\x65leteDeployment\x12%.modelhost.v1.DeleteDeploymentRequest\x1a\x18.modelhost.v1.Deployment\"\x04\xb0\xeb\x18\x02\x12\x66\n\x0fWatchDeployment\x12$.modelhost.v1.WatchDeploymentRequest\x1a%.modelhost.v1.WatchDeploymentResponse\"\x04\xb0\xeb\x18\x01\x30\x01\x12M\n\x0bGetRevision\x12 .modelhost.v1.GetRevisionRequest\x1a\x16.modelhost.v1.Revision\"\x04\xb0\xeb\x18\x01\x12^\n\rListRevisions\x12\".modelhost.v1.ListRevisionsRequest\x1a#.modelhost.v1.ListRevisionsResponse\"\x04\xb0\xeb\x18\x01\x12^\n\rDiffRevisions\x12\".modelhost.v1.DiffRevisionsRequest\x1a#.modelhost.v1.DiffRevisionsResponse\"\x04\xb0\xeb\x18\x01\x12L\n\x07ReadLog\x12\x1c.modelhost.v1.ReadLogRequest\x1a\x1d.modelhost.v1.ReadLogResponse\"\x04\xb0\xeb\x18\x01\x12N\n\x07TailLog\x12\x1c.modelhost.v1.TailLogRequest\x1a\x1d.modelhost.v1.TailLogResponse\"\x04\xb0\xeb\x18\x01\x30\x01\x12J\n\nGetService\x12\x1f.modelhost.v1.GetServiceRequest\x1a\x15.modelhost.v1.Service\"\x04\xb0\xeb\x18\x01\x12[\n\x0cListServices\x12!.modelhost.v1.ListServicesRequest\x1a\".modelhost.v1.ListServicesResponse\"\x04\xb0\xeb\x18\x01\x12L\n\x0bOpenService\x12 .modelhost.v1.OpenServiceRequest\x1a\x15.modelhost.v1.Service\"\x04\xb0\xeb\x18\x03\x12N\n\x0c\x43loseService\x12!.modelhost.v1.CloseServiceRequest\x1a\x15.modelhost.v1.Service\"\x04\xb0\xeb\x18\x03\x12Y\n\x0fGetServiceUsage\x12$.modelhost.v1.GetServiceUsageRequest\x1a\x1a.modelhost.v1.ServiceUsage\"\x04\xb0\xeb\x18\x01\x12\x65\n\x14\x43reateServiceAccount\x12).modelhost.v1.CreateServiceAccountRequest\x1a\x1c.modelhost.v1.ServiceAccount\"\x04\xb0\xeb\x18\x03\x12_\n\x11GetServiceAccount\x12&.modelhost.v1.GetServiceAccountRequest\x1a\x1c.modelhost.v1.ServiceAccount\"\x04\xb0\xeb\x18\x01\x12p\n\x13ListServiceAccounts\x12(.modelhost.v1.ListServiceAccountsRequest\x1a).modelhost.v1.ListServiceAccountsResponse\"\x04\xb0\xeb\x18\x01\x12\x65\n\x14UpdateServiceAccount\x12).modelhost.v1.UpdateServiceAccountRequest\x1a\x1c.modelhost.v1.ServiceAccount\"\x04\xb0\xeb\x18\x03\x12s\n\x14\x44\x65leteServiceAccount\x12).modelhost.v1.DeleteServiceAccountRequest\x1a*.modelhost.v1.DeleteServiceAccountResponse\"\x04\xb0\xeb\x18\x03\x12q\n\x1aRotateServiceAccountSecret\x12/.modelhost.v1.RotateServiceAccountSecretRequest\x1a\x1c.modelhost.v1.ServiceAccount\"\x04\xb0\xeb\x18\x03\x12M\n\x0c\x43reateApiKey\x12!.modelhost.v1.CreateApiKeyRequest\x1a\x14.modelhost.v1.ApiKey\"\x04\xb0\xeb\x18\x03\x12[\n\x0c\x44\x65leteApiKey\x12!.modelhost.v1.DeleteApiKeyRequest\x1a\".modelhost.v1.DeleteApiKeyResponse\"\x04\xb0\xeb\x18\x03\x12L\n\x0cGrantService\x12!.modelhost.v1.GrantServiceRequest\x1a\x13.modelhost.v1.Grant\"\x04\xb0\xeb\x18\x03\x12^\n\rRevokeService\x12\".modelhost.v1.RevokeServiceRequest\x1a#.modelhost.v1.RevokeServiceResponse\"\x04\xb0\xeb\x18\x03\x12U\n\nListGrants\x12\x1f.modelhost.v1.ListGrantsRequest\x1a .modelhost.v1.ListGrantsResponse\"\x04\xb0\xeb\x18\x01\x12S\n\x0e\x43reateOperator\x12#.modelhost.v1.CreateOperatorRequest\x1a\x16.modelhost.v1.Operator\"\x04\xb0\xeb\x18\x03\x12M\n\x0bGetOperator\x12 .modelhost.v1.GetOperatorRequest\x1a\x16.modelhost.v1.Operator\"\x04\xb0\xeb\x18\x03\x12^\n\rListOperators\x12\".modelhost.v1.ListOperatorsRequest\x1a#.modelhost.v1.ListOperatorsResponse\"\x04\xb0\xeb\x18\x03\x12S\n\x0eUpdateOperator\x12#.modelhost.v1.UpdateOperatorRequest\x1a\x16.modelhost.v1.Operator\"\x04\xb0\xeb\x18\x03\x12]\n\x13RotateOperatorToken\x12(.modelhost.v1.RotateOperatorTokenRequest\x1a\x16.modelhost.v1.Operator\"\x04\xb0\xeb\x18\x03\x12\x61\n\x0e\x44\x65leteOperator\x12#.modelhost.v1.DeleteOperatorRequest\x1a$.modelhost.v1.DeleteOperatorResponse\"\x04\xb0\xeb\x18\x03\x12\x64\n\x0fListAuditEvents\x12$.modelhost.v1.ListAuditEventsRequest\x1a%.modelhost.v1.ListAuditEventsResponse\"\x04\xb0\xeb\x18\x03\x12\x64\n\x0fRotateSecretKey\x12$.modelhost.v1.RotateSecretKeyRequest\x1a%.modelhost.v1.RotateSecretKeyResponse\"\x04\xb0\xeb\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ADMIN']._serialized_start=186
-  _globals['_ADMIN']._serialized_end=2924
+  _globals['_ADMIN'].methods_by_name['CreateDataSource']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CreateDataSource']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['GetDataSource']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetDataSource']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListDataSources']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListDataSources']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['UpdateDataSource']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['UpdateDataSource']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['DeleteDataSource']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DeleteDataSource']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['TestDataSource']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['TestDataSource']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['ListProjects']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListProjects']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['ListRefs']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListRefs']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['ListFiles']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListFiles']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['ReadFile']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ReadFile']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['GetRuntime']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetRuntime']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListRuntimes']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListRuntimes']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['GetEnvironment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetEnvironment']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListEnvironments']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListEnvironments']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['CollectEnvironments']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CollectEnvironments']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['CreateDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CreateDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['GetDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetDeployment']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListDeployments']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListDeployments']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['UpdateDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['UpdateDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['StartDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['StartDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['StopDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['StopDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['RollbackDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['RollbackDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['DebugDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DebugDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['DeleteDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DeleteDeployment']._serialized_options = b'\260\353\030\002'
+  _globals['_ADMIN'].methods_by_name['WatchDeployment']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['WatchDeployment']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['GetRevision']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetRevision']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListRevisions']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListRevisions']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['DiffRevisions']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DiffRevisions']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ReadLog']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ReadLog']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['TailLog']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['TailLog']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['GetService']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetService']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListServices']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListServices']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['OpenService']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['OpenService']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['CloseService']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CloseService']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['GetServiceUsage']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetServiceUsage']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['CreateServiceAccount']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CreateServiceAccount']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['GetServiceAccount']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetServiceAccount']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['ListServiceAccounts']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListServiceAccounts']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['UpdateServiceAccount']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['UpdateServiceAccount']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['DeleteServiceAccount']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DeleteServiceAccount']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['RotateServiceAccountSecret']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['RotateServiceAccountSecret']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['CreateApiKey']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CreateApiKey']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['DeleteApiKey']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DeleteApiKey']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['GrantService']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GrantService']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['RevokeService']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['RevokeService']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['ListGrants']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListGrants']._serialized_options = b'\260\353\030\001'
+  _globals['_ADMIN'].methods_by_name['CreateOperator']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['CreateOperator']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['GetOperator']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetOperator']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['ListOperators']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListOperators']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['UpdateOperator']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['UpdateOperator']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['RotateOperatorToken']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['RotateOperatorToken']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['DeleteOperator']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['DeleteOperator']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['ListAuditEvents']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['ListAuditEvents']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN'].methods_by_name['RotateSecretKey']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['RotateSecretKey']._serialized_options = b'\260\353\030\003'
+  _globals['_ADMIN']._serialized_start=330
+  _globals['_ADMIN']._serialized_end=5334
 # @@protoc_insertion_point(module_scope)

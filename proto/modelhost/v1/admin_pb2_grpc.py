@@ -3,11 +3,15 @@
 import grpc
 import warnings
 
+from modelhost.v1 import audit_pb2 as modelhost_dot_v1_dot_audit__pb2
 from modelhost.v1 import data_source_pb2 as modelhost_dot_v1_dot_data__source__pb2
 from modelhost.v1 import deployment_pb2 as modelhost_dot_v1_dot_deployment__pb2
 from modelhost.v1 import log_pb2 as modelhost_dot_v1_dot_log__pb2
+from modelhost.v1 import operator_pb2 as modelhost_dot_v1_dot_operator__pb2
 from modelhost.v1 import runtime_pb2 as modelhost_dot_v1_dot_runtime__pb2
+from modelhost.v1 import service_account_pb2 as modelhost_dot_v1_dot_service__account__pb2
 from modelhost.v1 import service_pb2 as modelhost_dot_v1_dot_service__pb2
+from modelhost.v1 import usage_pb2 as modelhost_dot_v1_dot_usage__pb2
 
 GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
@@ -32,8 +36,9 @@ if _version_not_supported:
 class AdminStub(object):
     """For operators: everything that sets up and looks after deployments.
 
-    Every call needs `authorization: Bearer <admin token>` metadata. Changes answer once they are stored; the work that
-    follows from them is seen in the resource's state, by WatchDeployment and in the build log.
+    Every call needs `authorization: Bearer <token>` metadata with the token of an operator whose role includes the one
+    that the method requires. Changes answer once they are stored, and with them a record of who made them; the work that
+    follows is seen in the resource's state, by WatchDeployment and in the build log.
     """
 
     def __init__(self, channel):
@@ -202,13 +207,124 @@ class AdminStub(object):
                 request_serializer=modelhost_dot_v1_dot_service__pb2.ListServicesRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_service__pb2.ListServicesResponse.FromString,
                 _registered_method=True)
+        self.OpenService = channel.unary_unary(
+                '/modelhost.v1.Admin/OpenService',
+                request_serializer=modelhost_dot_v1_dot_service__pb2.OpenServiceRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__pb2.Service.FromString,
+                _registered_method=True)
+        self.CloseService = channel.unary_unary(
+                '/modelhost.v1.Admin/CloseService',
+                request_serializer=modelhost_dot_v1_dot_service__pb2.CloseServiceRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__pb2.Service.FromString,
+                _registered_method=True)
+        self.GetServiceUsage = channel.unary_unary(
+                '/modelhost.v1.Admin/GetServiceUsage',
+                request_serializer=modelhost_dot_v1_dot_usage__pb2.GetServiceUsageRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_usage__pb2.ServiceUsage.FromString,
+                _registered_method=True)
+        self.CreateServiceAccount = channel.unary_unary(
+                '/modelhost.v1.Admin/CreateServiceAccount',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.CreateServiceAccountRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.GetServiceAccount = channel.unary_unary(
+                '/modelhost.v1.Admin/GetServiceAccount',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.GetServiceAccountRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.ListServiceAccounts = channel.unary_unary(
+                '/modelhost.v1.Admin/ListServiceAccounts',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.ListServiceAccountsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ListServiceAccountsResponse.FromString,
+                _registered_method=True)
+        self.UpdateServiceAccount = channel.unary_unary(
+                '/modelhost.v1.Admin/UpdateServiceAccount',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.UpdateServiceAccountRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.DeleteServiceAccount = channel.unary_unary(
+                '/modelhost.v1.Admin/DeleteServiceAccount',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.DeleteServiceAccountRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.DeleteServiceAccountResponse.FromString,
+                _registered_method=True)
+        self.RotateServiceAccountSecret = channel.unary_unary(
+                '/modelhost.v1.Admin/RotateServiceAccountSecret',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.RotateServiceAccountSecretRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/modelhost.v1.Admin/CreateApiKey',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.DeleteApiKey = channel.unary_unary(
+                '/modelhost.v1.Admin/DeleteApiKey',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.DeleteApiKeyRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.DeleteApiKeyResponse.FromString,
+                _registered_method=True)
+        self.GrantService = channel.unary_unary(
+                '/modelhost.v1.Admin/GrantService',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.GrantServiceRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.Grant.FromString,
+                _registered_method=True)
+        self.RevokeService = channel.unary_unary(
+                '/modelhost.v1.Admin/RevokeService',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.RevokeServiceRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.RevokeServiceResponse.FromString,
+                _registered_method=True)
+        self.ListGrants = channel.unary_unary(
+                '/modelhost.v1.Admin/ListGrants',
+                request_serializer=modelhost_dot_v1_dot_service__account__pb2.ListGrantsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_service__account__pb2.ListGrantsResponse.FromString,
+                _registered_method=True)
+        self.CreateOperator = channel.unary_unary(
+                '/modelhost.v1.Admin/CreateOperator',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.CreateOperatorRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+                _registered_method=True)
+        self.GetOperator = channel.unary_unary(
+                '/modelhost.v1.Admin/GetOperator',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.GetOperatorRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+                _registered_method=True)
+        self.ListOperators = channel.unary_unary(
+                '/modelhost.v1.Admin/ListOperators',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.ListOperatorsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.ListOperatorsResponse.FromString,
+                _registered_method=True)
+        self.UpdateOperator = channel.unary_unary(
+                '/modelhost.v1.Admin/UpdateOperator',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.UpdateOperatorRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+                _registered_method=True)
+        self.RotateOperatorToken = channel.unary_unary(
+                '/modelhost.v1.Admin/RotateOperatorToken',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.RotateOperatorTokenRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+                _registered_method=True)
+        self.DeleteOperator = channel.unary_unary(
+                '/modelhost.v1.Admin/DeleteOperator',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.DeleteOperatorRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.DeleteOperatorResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/modelhost.v1.Admin/ListAuditEvents',
+                request_serializer=modelhost_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.RotateSecretKey = channel.unary_unary(
+                '/modelhost.v1.Admin/RotateSecretKey',
+                request_serializer=modelhost_dot_v1_dot_operator__pb2.RotateSecretKeyRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_operator__pb2.RotateSecretKeyResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
     """For operators: everything that sets up and looks after deployments.
 
-    Every call needs `authorization: Bearer <admin token>` metadata. Changes answer once they are stored; the work that
-    follows from them is seen in the resource's state, by WatchDeployment and in the build log.
+    Every call needs `authorization: Bearer <token>` metadata with the token of an operator whose role includes the one
+    that the method requires. Changes answer once they are stored, and with them a record of who made them; the work that
+    follows is seen in the resource's state, by WatchDeployment and in the build log.
     """
 
     def CreateDataSource(self, request, context):
@@ -435,6 +551,160 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenService(self, request, context):
+        """Lets everybody call a service, without a token. Their calls have no limits but the deployment's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseService(self, request, context):
+        """Lets nobody call a service but those whom it is granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServiceUsage(self, request, context):
+        """Says how a service was used, and by whom.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateServiceAccount(self, request, context):
+        """Creates a service account; the answer alone has its secret key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServiceAccount(self, request, context):
+        """Returns a service account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListServiceAccounts(self, request, context):
+        """Lists the service accounts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateServiceAccount(self, request, context):
+        """Changes a service account: disables it, for example.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteServiceAccount(self, request, context):
+        """Deletes a service account with its keys and grants; its tokens stop working.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateServiceAccountSecret(self, request, context):
+        """Makes a new secret key; the answer alone has it. The others work on for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateApiKey(self, request, context):
+        """Makes an API key; the answer alone has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteApiKey(self, request, context):
+        """Deletes an API key; it stops working.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantService(self, request, context):
+        """Lets a service account call a service, within limits; of one that may, changes the limits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeService(self, request, context):
+        """Takes a grant back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGrants(self, request, context):
+        """Lists who may call what.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateOperator(self, request, context):
+        """Creates an operator; the answer alone has its token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOperator(self, request, context):
+        """Returns an operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperators(self, request, context):
+        """Lists the operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOperator(self, request, context):
+        """Changes an operator: its role, for example.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateOperatorToken(self, request, context):
+        """Makes a new token; the answer alone has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteOperator(self, request, context):
+        """Deletes an operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Lists what operators have changed, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSecretKey(self, request, context):
+        """Makes a new `secret.key` and seals everything with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -598,6 +868,116 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=modelhost_dot_v1_dot_service__pb2.ListServicesRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_service__pb2.ListServicesResponse.SerializeToString,
             ),
+            'OpenService': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenService,
+                    request_deserializer=modelhost_dot_v1_dot_service__pb2.OpenServiceRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__pb2.Service.SerializeToString,
+            ),
+            'CloseService': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseService,
+                    request_deserializer=modelhost_dot_v1_dot_service__pb2.CloseServiceRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__pb2.Service.SerializeToString,
+            ),
+            'GetServiceUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServiceUsage,
+                    request_deserializer=modelhost_dot_v1_dot_usage__pb2.GetServiceUsageRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_usage__pb2.ServiceUsage.SerializeToString,
+            ),
+            'CreateServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateServiceAccount,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.CreateServiceAccountRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.SerializeToString,
+            ),
+            'GetServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServiceAccount,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.GetServiceAccountRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.SerializeToString,
+            ),
+            'ListServiceAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListServiceAccounts,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.ListServiceAccountsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ListServiceAccountsResponse.SerializeToString,
+            ),
+            'UpdateServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateServiceAccount,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.UpdateServiceAccountRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.SerializeToString,
+            ),
+            'DeleteServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteServiceAccount,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.DeleteServiceAccountRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.DeleteServiceAccountResponse.SerializeToString,
+            ),
+            'RotateServiceAccountSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateServiceAccountSecret,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.RotateServiceAccountSecretRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ApiKey.SerializeToString,
+            ),
+            'DeleteApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteApiKey,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.DeleteApiKeyRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.DeleteApiKeyResponse.SerializeToString,
+            ),
+            'GrantService': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantService,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.GrantServiceRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.Grant.SerializeToString,
+            ),
+            'RevokeService': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeService,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.RevokeServiceRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.RevokeServiceResponse.SerializeToString,
+            ),
+            'ListGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGrants,
+                    request_deserializer=modelhost_dot_v1_dot_service__account__pb2.ListGrantsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_service__account__pb2.ListGrantsResponse.SerializeToString,
+            ),
+            'CreateOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOperator,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.CreateOperatorRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.Operator.SerializeToString,
+            ),
+            'GetOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOperator,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.GetOperatorRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.Operator.SerializeToString,
+            ),
+            'ListOperators': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperators,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.ListOperatorsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.ListOperatorsResponse.SerializeToString,
+            ),
+            'UpdateOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOperator,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.UpdateOperatorRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.Operator.SerializeToString,
+            ),
+            'RotateOperatorToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateOperatorToken,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.RotateOperatorTokenRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.Operator.SerializeToString,
+            ),
+            'DeleteOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOperator,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.DeleteOperatorRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.DeleteOperatorResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=modelhost_dot_v1_dot_audit__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_audit__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'RotateSecretKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSecretKey,
+                    request_deserializer=modelhost_dot_v1_dot_operator__pb2.RotateSecretKeyRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_operator__pb2.RotateSecretKeyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'modelhost.v1.Admin', rpc_method_handlers)
@@ -609,8 +989,9 @@ def add_AdminServicer_to_server(servicer, server):
 class Admin(object):
     """For operators: everything that sets up and looks after deployments.
 
-    Every call needs `authorization: Bearer <admin token>` metadata. Changes answer once they are stored; the work that
-    follows from them is seen in the resource's state, by WatchDeployment and in the build log.
+    Every call needs `authorization: Bearer <token>` metadata with the token of an operator whose role includes the one
+    that the method requires. Changes answer once they are stored, and with them a record of who made them; the work that
+    follows is seen in the resource's state, by WatchDeployment and in the build log.
     """
 
     @staticmethod
@@ -1467,6 +1848,600 @@ class Admin(object):
             '/modelhost.v1.Admin/ListServices',
             modelhost_dot_v1_dot_service__pb2.ListServicesRequest.SerializeToString,
             modelhost_dot_v1_dot_service__pb2.ListServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/OpenService',
+            modelhost_dot_v1_dot_service__pb2.OpenServiceRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__pb2.Service.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/CloseService',
+            modelhost_dot_v1_dot_service__pb2.CloseServiceRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__pb2.Service.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServiceUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/GetServiceUsage',
+            modelhost_dot_v1_dot_usage__pb2.GetServiceUsageRequest.SerializeToString,
+            modelhost_dot_v1_dot_usage__pb2.ServiceUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/CreateServiceAccount',
+            modelhost_dot_v1_dot_service__account__pb2.CreateServiceAccountRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/GetServiceAccount',
+            modelhost_dot_v1_dot_service__account__pb2.GetServiceAccountRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListServiceAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/ListServiceAccounts',
+            modelhost_dot_v1_dot_service__account__pb2.ListServiceAccountsRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ListServiceAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/UpdateServiceAccount',
+            modelhost_dot_v1_dot_service__account__pb2.UpdateServiceAccountRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/DeleteServiceAccount',
+            modelhost_dot_v1_dot_service__account__pb2.DeleteServiceAccountRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.DeleteServiceAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateServiceAccountSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/RotateServiceAccountSecret',
+            modelhost_dot_v1_dot_service__account__pb2.RotateServiceAccountSecretRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/CreateApiKey',
+            modelhost_dot_v1_dot_service__account__pb2.CreateApiKeyRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/DeleteApiKey',
+            modelhost_dot_v1_dot_service__account__pb2.DeleteApiKeyRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.DeleteApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/GrantService',
+            modelhost_dot_v1_dot_service__account__pb2.GrantServiceRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.Grant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/RevokeService',
+            modelhost_dot_v1_dot_service__account__pb2.RevokeServiceRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.RevokeServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/ListGrants',
+            modelhost_dot_v1_dot_service__account__pb2.ListGrantsRequest.SerializeToString,
+            modelhost_dot_v1_dot_service__account__pb2.ListGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/CreateOperator',
+            modelhost_dot_v1_dot_operator__pb2.CreateOperatorRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/GetOperator',
+            modelhost_dot_v1_dot_operator__pb2.GetOperatorRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperators(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/ListOperators',
+            modelhost_dot_v1_dot_operator__pb2.ListOperatorsRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.ListOperatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/UpdateOperator',
+            modelhost_dot_v1_dot_operator__pb2.UpdateOperatorRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateOperatorToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/RotateOperatorToken',
+            modelhost_dot_v1_dot_operator__pb2.RotateOperatorTokenRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.Operator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/DeleteOperator',
+            modelhost_dot_v1_dot_operator__pb2.DeleteOperatorRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.DeleteOperatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/ListAuditEvents',
+            modelhost_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+            modelhost_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSecretKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Admin/RotateSecretKey',
+            modelhost_dot_v1_dot_operator__pb2.RotateSecretKeyRequest.SerializeToString,
+            modelhost_dot_v1_dot_operator__pb2.RotateSecretKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,11 +7,15 @@ import abc
 import collections.abc
 import grpc
 import grpc.aio
+import modelhost.v1.audit_pb2
 import modelhost.v1.data_source_pb2
 import modelhost.v1.deployment_pb2
 import modelhost.v1.log_pb2
+import modelhost.v1.operator_pb2
 import modelhost.v1.runtime_pb2
+import modelhost.v1.service_account_pb2
 import modelhost.v1.service_pb2
+import modelhost.v1.usage_pb2
 import sys
 import typing
 
@@ -541,11 +545,364 @@ _AdminListServicesType = typing_extensions.TypeVar(
     ],
 )
 
-class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceType, _AdminListDataSourcesType, _AdminUpdateDataSourceType, _AdminDeleteDataSourceType, _AdminTestDataSourceType, _AdminListProjectsType, _AdminListRefsType, _AdminListFilesType, _AdminReadFileType, _AdminGetRuntimeType, _AdminListRuntimesType, _AdminGetEnvironmentType, _AdminListEnvironmentsType, _AdminCollectEnvironmentsType, _AdminCreateDeploymentType, _AdminGetDeploymentType, _AdminListDeploymentsType, _AdminUpdateDeploymentType, _AdminStartDeploymentType, _AdminStopDeploymentType, _AdminRollbackDeploymentType, _AdminDebugDeploymentType, _AdminDeleteDeploymentType, _AdminWatchDeploymentType, _AdminGetRevisionType, _AdminListRevisionsType, _AdminDiffRevisionsType, _AdminReadLogType, _AdminTailLogType, _AdminGetServiceType, _AdminListServicesType]):
+_AdminOpenServiceType = typing_extensions.TypeVar(
+    '_AdminOpenServiceType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.OpenServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.OpenServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.OpenServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+)
+
+_AdminCloseServiceType = typing_extensions.TypeVar(
+    '_AdminCloseServiceType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.CloseServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.CloseServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.CloseServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+)
+
+_AdminGetServiceUsageType = typing_extensions.TypeVar(
+    '_AdminGetServiceUsageType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.usage_pb2.GetServiceUsageRequest,
+        modelhost.v1.usage_pb2.ServiceUsage,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.usage_pb2.GetServiceUsageRequest,
+        modelhost.v1.usage_pb2.ServiceUsage,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.usage_pb2.GetServiceUsageRequest,
+        modelhost.v1.usage_pb2.ServiceUsage,
+    ],
+)
+
+_AdminCreateServiceAccountType = typing_extensions.TypeVar(
+    '_AdminCreateServiceAccountType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+)
+
+_AdminGetServiceAccountType = typing_extensions.TypeVar(
+    '_AdminGetServiceAccountType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+)
+
+_AdminListServiceAccountsType = typing_extensions.TypeVar(
+    '_AdminListServiceAccountsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+        modelhost.v1.service_account_pb2.ListServiceAccountsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+        modelhost.v1.service_account_pb2.ListServiceAccountsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+        modelhost.v1.service_account_pb2.ListServiceAccountsResponse,
+    ],
+)
+
+_AdminUpdateServiceAccountType = typing_extensions.TypeVar(
+    '_AdminUpdateServiceAccountType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+)
+
+_AdminDeleteServiceAccountType = typing_extensions.TypeVar(
+    '_AdminDeleteServiceAccountType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+        modelhost.v1.service_account_pb2.DeleteServiceAccountResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+        modelhost.v1.service_account_pb2.DeleteServiceAccountResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+        modelhost.v1.service_account_pb2.DeleteServiceAccountResponse,
+    ],
+)
+
+_AdminRotateServiceAccountSecretType = typing_extensions.TypeVar(
+    '_AdminRotateServiceAccountSecretType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+)
+
+_AdminCreateApiKeyType = typing_extensions.TypeVar(
+    '_AdminCreateApiKeyType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+        modelhost.v1.service_account_pb2.ApiKey,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+        modelhost.v1.service_account_pb2.ApiKey,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+        modelhost.v1.service_account_pb2.ApiKey,
+    ],
+)
+
+_AdminDeleteApiKeyType = typing_extensions.TypeVar(
+    '_AdminDeleteApiKeyType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+        modelhost.v1.service_account_pb2.DeleteApiKeyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+        modelhost.v1.service_account_pb2.DeleteApiKeyResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+        modelhost.v1.service_account_pb2.DeleteApiKeyResponse,
+    ],
+)
+
+_AdminGrantServiceType = typing_extensions.TypeVar(
+    '_AdminGrantServiceType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GrantServiceRequest,
+        modelhost.v1.service_account_pb2.Grant,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GrantServiceRequest,
+        modelhost.v1.service_account_pb2.Grant,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GrantServiceRequest,
+        modelhost.v1.service_account_pb2.Grant,
+    ],
+)
+
+_AdminRevokeServiceType = typing_extensions.TypeVar(
+    '_AdminRevokeServiceType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RevokeServiceRequest,
+        modelhost.v1.service_account_pb2.RevokeServiceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RevokeServiceRequest,
+        modelhost.v1.service_account_pb2.RevokeServiceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RevokeServiceRequest,
+        modelhost.v1.service_account_pb2.RevokeServiceResponse,
+    ],
+)
+
+_AdminListGrantsType = typing_extensions.TypeVar(
+    '_AdminListGrantsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListGrantsRequest,
+        modelhost.v1.service_account_pb2.ListGrantsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListGrantsRequest,
+        modelhost.v1.service_account_pb2.ListGrantsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListGrantsRequest,
+        modelhost.v1.service_account_pb2.ListGrantsResponse,
+    ],
+)
+
+_AdminCreateOperatorType = typing_extensions.TypeVar(
+    '_AdminCreateOperatorType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.CreateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.CreateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.CreateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+)
+
+_AdminGetOperatorType = typing_extensions.TypeVar(
+    '_AdminGetOperatorType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.GetOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.GetOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.GetOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+)
+
+_AdminListOperatorsType = typing_extensions.TypeVar(
+    '_AdminListOperatorsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.ListOperatorsRequest,
+        modelhost.v1.operator_pb2.ListOperatorsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.ListOperatorsRequest,
+        modelhost.v1.operator_pb2.ListOperatorsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.ListOperatorsRequest,
+        modelhost.v1.operator_pb2.ListOperatorsResponse,
+    ],
+)
+
+_AdminUpdateOperatorType = typing_extensions.TypeVar(
+    '_AdminUpdateOperatorType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.UpdateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.UpdateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.UpdateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+)
+
+_AdminRotateOperatorTokenType = typing_extensions.TypeVar(
+    '_AdminRotateOperatorTokenType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+)
+
+_AdminDeleteOperatorType = typing_extensions.TypeVar(
+    '_AdminDeleteOperatorType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.DeleteOperatorRequest,
+        modelhost.v1.operator_pb2.DeleteOperatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.DeleteOperatorRequest,
+        modelhost.v1.operator_pb2.DeleteOperatorResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.DeleteOperatorRequest,
+        modelhost.v1.operator_pb2.DeleteOperatorResponse,
+    ],
+)
+
+_AdminListAuditEventsType = typing_extensions.TypeVar(
+    '_AdminListAuditEventsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.audit_pb2.ListAuditEventsRequest,
+        modelhost.v1.audit_pb2.ListAuditEventsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.audit_pb2.ListAuditEventsRequest,
+        modelhost.v1.audit_pb2.ListAuditEventsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.audit_pb2.ListAuditEventsRequest,
+        modelhost.v1.audit_pb2.ListAuditEventsResponse,
+    ],
+)
+
+_AdminRotateSecretKeyType = typing_extensions.TypeVar(
+    '_AdminRotateSecretKeyType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+        modelhost.v1.operator_pb2.RotateSecretKeyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+        modelhost.v1.operator_pb2.RotateSecretKeyResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+        modelhost.v1.operator_pb2.RotateSecretKeyResponse,
+    ],
+)
+
+class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceType, _AdminListDataSourcesType, _AdminUpdateDataSourceType, _AdminDeleteDataSourceType, _AdminTestDataSourceType, _AdminListProjectsType, _AdminListRefsType, _AdminListFilesType, _AdminReadFileType, _AdminGetRuntimeType, _AdminListRuntimesType, _AdminGetEnvironmentType, _AdminListEnvironmentsType, _AdminCollectEnvironmentsType, _AdminCreateDeploymentType, _AdminGetDeploymentType, _AdminListDeploymentsType, _AdminUpdateDeploymentType, _AdminStartDeploymentType, _AdminStopDeploymentType, _AdminRollbackDeploymentType, _AdminDebugDeploymentType, _AdminDeleteDeploymentType, _AdminWatchDeploymentType, _AdminGetRevisionType, _AdminListRevisionsType, _AdminDiffRevisionsType, _AdminReadLogType, _AdminTailLogType, _AdminGetServiceType, _AdminListServicesType, _AdminOpenServiceType, _AdminCloseServiceType, _AdminGetServiceUsageType, _AdminCreateServiceAccountType, _AdminGetServiceAccountType, _AdminListServiceAccountsType, _AdminUpdateServiceAccountType, _AdminDeleteServiceAccountType, _AdminRotateServiceAccountSecretType, _AdminCreateApiKeyType, _AdminDeleteApiKeyType, _AdminGrantServiceType, _AdminRevokeServiceType, _AdminListGrantsType, _AdminCreateOperatorType, _AdminGetOperatorType, _AdminListOperatorsType, _AdminUpdateOperatorType, _AdminRotateOperatorTokenType, _AdminDeleteOperatorType, _AdminListAuditEventsType, _AdminRotateSecretKeyType]):
     """For operators: everything that sets up and looks after deployments.
 
-    Every call needs `authorization: Bearer <admin token>` metadata. Changes answer once they are stored; the work that
-    follows from them is seen in the resource's state, by WatchDeployment and in the build log.
+    Every call needs `authorization: Bearer <token>` metadata with the token of an operator whose role includes the one
+    that the method requires. Changes answer once they are stored, and with them a record of who made them; the work that
+    follows is seen in the resource's state, by WatchDeployment and in the build log.
     """
 
     @typing.overload
@@ -677,6 +1034,94 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.service_pb2.ListServicesRequest,
             modelhost.v1.service_pb2.ListServicesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_pb2.OpenServiceRequest,
+            modelhost.v1.service_pb2.Service,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_pb2.CloseServiceRequest,
+            modelhost.v1.service_pb2.Service,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.usage_pb2.GetServiceUsageRequest,
+            modelhost.v1.usage_pb2.ServiceUsage,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+            modelhost.v1.service_account_pb2.ListServiceAccountsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+            modelhost.v1.service_account_pb2.DeleteServiceAccountResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+            modelhost.v1.service_account_pb2.ApiKey,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+            modelhost.v1.service_account_pb2.DeleteApiKeyResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.GrantServiceRequest,
+            modelhost.v1.service_account_pb2.Grant,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.RevokeServiceRequest,
+            modelhost.v1.service_account_pb2.RevokeServiceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.ListGrantsRequest,
+            modelhost.v1.service_account_pb2.ListGrantsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.CreateOperatorRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.GetOperatorRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.ListOperatorsRequest,
+            modelhost.v1.operator_pb2.ListOperatorsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.UpdateOperatorRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.DeleteOperatorRequest,
+            modelhost.v1.operator_pb2.DeleteOperatorResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.audit_pb2.ListAuditEventsRequest,
+            modelhost.v1.audit_pb2.ListAuditEventsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+            modelhost.v1.operator_pb2.RotateSecretKeyResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -810,6 +1255,94 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
             modelhost.v1.service_pb2.ListServicesRequest,
             modelhost.v1.service_pb2.ListServicesResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_pb2.OpenServiceRequest,
+            modelhost.v1.service_pb2.Service,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_pb2.CloseServiceRequest,
+            modelhost.v1.service_pb2.Service,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.usage_pb2.GetServiceUsageRequest,
+            modelhost.v1.usage_pb2.ServiceUsage,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+            modelhost.v1.service_account_pb2.ListServiceAccountsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+            modelhost.v1.service_account_pb2.DeleteServiceAccountResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+            modelhost.v1.service_account_pb2.ServiceAccount,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+            modelhost.v1.service_account_pb2.ApiKey,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+            modelhost.v1.service_account_pb2.DeleteApiKeyResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.GrantServiceRequest,
+            modelhost.v1.service_account_pb2.Grant,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.RevokeServiceRequest,
+            modelhost.v1.service_account_pb2.RevokeServiceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.service_account_pb2.ListGrantsRequest,
+            modelhost.v1.service_account_pb2.ListGrantsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.CreateOperatorRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.GetOperatorRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.ListOperatorsRequest,
+            modelhost.v1.operator_pb2.ListOperatorsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.UpdateOperatorRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+            modelhost.v1.operator_pb2.Operator,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.DeleteOperatorRequest,
+            modelhost.v1.operator_pb2.DeleteOperatorResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.audit_pb2.ListAuditEventsRequest,
+            modelhost.v1.audit_pb2.ListAuditEventsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+            modelhost.v1.operator_pb2.RotateSecretKeyResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     CreateDataSource: _AdminCreateDataSourceType
@@ -907,6 +1440,72 @@ class AdminStub(typing.Generic[_AdminCreateDataSourceType, _AdminGetDataSourceTy
 
     ListServices: _AdminListServicesType
     """Lists the Prediction services."""
+
+    OpenService: _AdminOpenServiceType
+    """Lets everybody call a service, without a token. Their calls have no limits but the deployment's own."""
+
+    CloseService: _AdminCloseServiceType
+    """Lets nobody call a service but those whom it is granted."""
+
+    GetServiceUsage: _AdminGetServiceUsageType
+    """Says how a service was used, and by whom."""
+
+    CreateServiceAccount: _AdminCreateServiceAccountType
+    """Creates a service account; the answer alone has its secret key."""
+
+    GetServiceAccount: _AdminGetServiceAccountType
+    """Returns a service account."""
+
+    ListServiceAccounts: _AdminListServiceAccountsType
+    """Lists the service accounts."""
+
+    UpdateServiceAccount: _AdminUpdateServiceAccountType
+    """Changes a service account: disables it, for example."""
+
+    DeleteServiceAccount: _AdminDeleteServiceAccountType
+    """Deletes a service account with its keys and grants; its tokens stop working."""
+
+    RotateServiceAccountSecret: _AdminRotateServiceAccountSecretType
+    """Makes a new secret key; the answer alone has it. The others work on for a while."""
+
+    CreateApiKey: _AdminCreateApiKeyType
+    """Makes an API key; the answer alone has it."""
+
+    DeleteApiKey: _AdminDeleteApiKeyType
+    """Deletes an API key; it stops working."""
+
+    GrantService: _AdminGrantServiceType
+    """Lets a service account call a service, within limits; of one that may, changes the limits."""
+
+    RevokeService: _AdminRevokeServiceType
+    """Takes a grant back."""
+
+    ListGrants: _AdminListGrantsType
+    """Lists who may call what."""
+
+    CreateOperator: _AdminCreateOperatorType
+    """Creates an operator; the answer alone has its token."""
+
+    GetOperator: _AdminGetOperatorType
+    """Returns an operator."""
+
+    ListOperators: _AdminListOperatorsType
+    """Lists the operators."""
+
+    UpdateOperator: _AdminUpdateOperatorType
+    """Changes an operator: its role, for example."""
+
+    RotateOperatorToken: _AdminRotateOperatorTokenType
+    """Makes a new token; the answer alone has it."""
+
+    DeleteOperator: _AdminDeleteOperatorType
+    """Deletes an operator."""
+
+    ListAuditEvents: _AdminListAuditEventsType
+    """Lists what operators have changed, newest first."""
+
+    RotateSecretKey: _AdminRotateSecretKeyType
+    """Makes a new `secret.key` and seals everything with it."""
 
 AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -1037,13 +1636,102 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
         modelhost.v1.service_pb2.ListServicesRequest,
         modelhost.v1.service_pb2.ListServicesResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.OpenServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_pb2.CloseServiceRequest,
+        modelhost.v1.service_pb2.Service,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.usage_pb2.GetServiceUsageRequest,
+        modelhost.v1.usage_pb2.ServiceUsage,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+        modelhost.v1.service_account_pb2.ListServiceAccountsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+        modelhost.v1.service_account_pb2.DeleteServiceAccountResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+        modelhost.v1.service_account_pb2.ServiceAccount,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+        modelhost.v1.service_account_pb2.ApiKey,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+        modelhost.v1.service_account_pb2.DeleteApiKeyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.GrantServiceRequest,
+        modelhost.v1.service_account_pb2.Grant,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.RevokeServiceRequest,
+        modelhost.v1.service_account_pb2.RevokeServiceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.service_account_pb2.ListGrantsRequest,
+        modelhost.v1.service_account_pb2.ListGrantsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.CreateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.GetOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.ListOperatorsRequest,
+        modelhost.v1.operator_pb2.ListOperatorsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.UpdateOperatorRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+        modelhost.v1.operator_pb2.Operator,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.DeleteOperatorRequest,
+        modelhost.v1.operator_pb2.DeleteOperatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.audit_pb2.ListAuditEventsRequest,
+        modelhost.v1.audit_pb2.ListAuditEventsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+        modelhost.v1.operator_pb2.RotateSecretKeyResponse,
+    ],
 ]
 
 class AdminServicer(metaclass=abc.ABCMeta):
     """For operators: everything that sets up and looks after deployments.
 
-    Every call needs `authorization: Bearer <admin token>` metadata. Changes answer once they are stored; the work that
-    follows from them is seen in the resource's state, by WatchDeployment and in the build log.
+    Every call needs `authorization: Bearer <token>` metadata with the token of an operator whose role includes the one
+    that the method requires. Changes answer once they are stored, and with them a record of who made them; the work that
+    follows is seen in the resource's state, by WatchDeployment and in the build log.
     """
 
     @abc.abstractmethod
@@ -1301,5 +1989,181 @@ class AdminServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelhost.v1.service_pb2.ListServicesResponse, collections.abc.Awaitable[modelhost.v1.service_pb2.ListServicesResponse]]:
         """Lists the Prediction services."""
+
+    @abc.abstractmethod
+    def OpenService(
+        self,
+        request: modelhost.v1.service_pb2.OpenServiceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_pb2.Service, collections.abc.Awaitable[modelhost.v1.service_pb2.Service]]:
+        """Lets everybody call a service, without a token. Their calls have no limits but the deployment's own."""
+
+    @abc.abstractmethod
+    def CloseService(
+        self,
+        request: modelhost.v1.service_pb2.CloseServiceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_pb2.Service, collections.abc.Awaitable[modelhost.v1.service_pb2.Service]]:
+        """Lets nobody call a service but those whom it is granted."""
+
+    @abc.abstractmethod
+    def GetServiceUsage(
+        self,
+        request: modelhost.v1.usage_pb2.GetServiceUsageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.usage_pb2.ServiceUsage, collections.abc.Awaitable[modelhost.v1.usage_pb2.ServiceUsage]]:
+        """Says how a service was used, and by whom."""
+
+    @abc.abstractmethod
+    def CreateServiceAccount(
+        self,
+        request: modelhost.v1.service_account_pb2.CreateServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ServiceAccount, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ServiceAccount]]:
+        """Creates a service account; the answer alone has its secret key."""
+
+    @abc.abstractmethod
+    def GetServiceAccount(
+        self,
+        request: modelhost.v1.service_account_pb2.GetServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ServiceAccount, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ServiceAccount]]:
+        """Returns a service account."""
+
+    @abc.abstractmethod
+    def ListServiceAccounts(
+        self,
+        request: modelhost.v1.service_account_pb2.ListServiceAccountsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ListServiceAccountsResponse, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ListServiceAccountsResponse]]:
+        """Lists the service accounts."""
+
+    @abc.abstractmethod
+    def UpdateServiceAccount(
+        self,
+        request: modelhost.v1.service_account_pb2.UpdateServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ServiceAccount, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ServiceAccount]]:
+        """Changes a service account: disables it, for example."""
+
+    @abc.abstractmethod
+    def DeleteServiceAccount(
+        self,
+        request: modelhost.v1.service_account_pb2.DeleteServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.DeleteServiceAccountResponse, collections.abc.Awaitable[modelhost.v1.service_account_pb2.DeleteServiceAccountResponse]]:
+        """Deletes a service account with its keys and grants; its tokens stop working."""
+
+    @abc.abstractmethod
+    def RotateServiceAccountSecret(
+        self,
+        request: modelhost.v1.service_account_pb2.RotateServiceAccountSecretRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ServiceAccount, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ServiceAccount]]:
+        """Makes a new secret key; the answer alone has it. The others work on for a while."""
+
+    @abc.abstractmethod
+    def CreateApiKey(
+        self,
+        request: modelhost.v1.service_account_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ApiKey, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ApiKey]]:
+        """Makes an API key; the answer alone has it."""
+
+    @abc.abstractmethod
+    def DeleteApiKey(
+        self,
+        request: modelhost.v1.service_account_pb2.DeleteApiKeyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.DeleteApiKeyResponse, collections.abc.Awaitable[modelhost.v1.service_account_pb2.DeleteApiKeyResponse]]:
+        """Deletes an API key; it stops working."""
+
+    @abc.abstractmethod
+    def GrantService(
+        self,
+        request: modelhost.v1.service_account_pb2.GrantServiceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.Grant, collections.abc.Awaitable[modelhost.v1.service_account_pb2.Grant]]:
+        """Lets a service account call a service, within limits; of one that may, changes the limits."""
+
+    @abc.abstractmethod
+    def RevokeService(
+        self,
+        request: modelhost.v1.service_account_pb2.RevokeServiceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.RevokeServiceResponse, collections.abc.Awaitable[modelhost.v1.service_account_pb2.RevokeServiceResponse]]:
+        """Takes a grant back."""
+
+    @abc.abstractmethod
+    def ListGrants(
+        self,
+        request: modelhost.v1.service_account_pb2.ListGrantsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.service_account_pb2.ListGrantsResponse, collections.abc.Awaitable[modelhost.v1.service_account_pb2.ListGrantsResponse]]:
+        """Lists who may call what."""
+
+    @abc.abstractmethod
+    def CreateOperator(
+        self,
+        request: modelhost.v1.operator_pb2.CreateOperatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.Operator, collections.abc.Awaitable[modelhost.v1.operator_pb2.Operator]]:
+        """Creates an operator; the answer alone has its token."""
+
+    @abc.abstractmethod
+    def GetOperator(
+        self,
+        request: modelhost.v1.operator_pb2.GetOperatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.Operator, collections.abc.Awaitable[modelhost.v1.operator_pb2.Operator]]:
+        """Returns an operator."""
+
+    @abc.abstractmethod
+    def ListOperators(
+        self,
+        request: modelhost.v1.operator_pb2.ListOperatorsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.ListOperatorsResponse, collections.abc.Awaitable[modelhost.v1.operator_pb2.ListOperatorsResponse]]:
+        """Lists the operators."""
+
+    @abc.abstractmethod
+    def UpdateOperator(
+        self,
+        request: modelhost.v1.operator_pb2.UpdateOperatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.Operator, collections.abc.Awaitable[modelhost.v1.operator_pb2.Operator]]:
+        """Changes an operator: its role, for example."""
+
+    @abc.abstractmethod
+    def RotateOperatorToken(
+        self,
+        request: modelhost.v1.operator_pb2.RotateOperatorTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.Operator, collections.abc.Awaitable[modelhost.v1.operator_pb2.Operator]]:
+        """Makes a new token; the answer alone has it."""
+
+    @abc.abstractmethod
+    def DeleteOperator(
+        self,
+        request: modelhost.v1.operator_pb2.DeleteOperatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.DeleteOperatorResponse, collections.abc.Awaitable[modelhost.v1.operator_pb2.DeleteOperatorResponse]]:
+        """Deletes an operator."""
+
+    @abc.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: modelhost.v1.audit_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.audit_pb2.ListAuditEventsResponse, collections.abc.Awaitable[modelhost.v1.audit_pb2.ListAuditEventsResponse]]:
+        """Lists what operators have changed, newest first."""
+
+    @abc.abstractmethod
+    def RotateSecretKey(
+        self,
+        request: modelhost.v1.operator_pb2.RotateSecretKeyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.operator_pb2.RotateSecretKeyResponse, collections.abc.Awaitable[modelhost.v1.operator_pb2.RotateSecretKeyResponse]]:
+        """Makes a new `secret.key` and seals everything with it."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -44,6 +44,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION: a stored secret does not open with this server's `secret.key`."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 10
     """RESOURCE_EXHAUSTED: the disk that the server keeps its state on is full; nothing of the call has happened."""
+    ERROR_REASON_ROLE_REQUIRED: _ErrorReason.ValueType  # 11
+    """PERMISSION_DENIED: the operator's role does not include the method, or the caller is no operator."""
+    ERROR_REASON_LOGIN_THROTTLED: _ErrorReason.ValueType  # 12
+    """RESOURCE_EXHAUSTED: too many tries with a wrong signature; `RetryInfo` says when to try again."""
+    ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 13
+    """UNAUTHENTICATED: the bearer token, or the key that it is, has expired; IssueToken gives another one."""
     ERROR_REASON_DATA_SOURCE_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no data source of that name is registered."""
     ERROR_REASON_DATA_SOURCE_EXISTS: _ErrorReason.ValueType  # 21
@@ -152,6 +158,28 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: every worker is busy and the queue is full; `RetryInfo` says when to try again."""
     ERROR_REASON_RESULT_TOO_LARGE: _ErrorReason.ValueType  # 109
     """RESOURCE_EXHAUSTED: the model's result passes the server's message limit."""
+    ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 120
+    """NOT_FOUND: no service account of that name exists."""
+    ERROR_REASON_SERVICE_ACCOUNT_EXISTS: _ErrorReason.ValueType  # 121
+    """ALREADY_EXISTS: a service account of that name exists."""
+    ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 122
+    """NOT_FOUND: the service account has no API key of that name."""
+    ERROR_REASON_TOO_MANY_KEYS: _ErrorReason.ValueType  # 123
+    """FAILED_PRECONDITION: the service account has as many keys as one may have."""
+    ERROR_REASON_GRANT_NOT_FOUND: _ErrorReason.ValueType  # 124
+    """NOT_FOUND: the service account was not granted the service."""
+    ERROR_REASON_OPERATOR_NOT_FOUND: _ErrorReason.ValueType  # 125
+    """NOT_FOUND: no operator of that name exists."""
+    ERROR_REASON_OPERATOR_EXISTS: _ErrorReason.ValueType  # 126
+    """ALREADY_EXISTS: an operator of that name exists."""
+    ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 140
+    """RESOURCE_EXHAUSTED: over the grant's `requests_per_second`; `RetryInfo` says when to try again."""
+    ERROR_REASON_DAILY_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 141
+    """RESOURCE_EXHAUSTED: over the grant's `requests_per_day`; `RetryInfo` says when the next day begins."""
+    ERROR_REASON_CONCURRENCY_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 142
+    """RESOURCE_EXHAUSTED: as many calls are under way as the grant's `concurrent_calls`; `RetryInfo` says when to try again."""
+    ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 143
+    """RESOURCE_EXHAUSTED: the request is larger than the grant's `request_bytes`; another try will not help."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a deployment failed.
@@ -183,6 +211,12 @@ ERROR_REASON_SECRET_UNREADABLE: ErrorReason.ValueType  # 9
 """FAILED_PRECONDITION: a stored secret does not open with this server's `secret.key`."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 10
 """RESOURCE_EXHAUSTED: the disk that the server keeps its state on is full; nothing of the call has happened."""
+ERROR_REASON_ROLE_REQUIRED: ErrorReason.ValueType  # 11
+"""PERMISSION_DENIED: the operator's role does not include the method, or the caller is no operator."""
+ERROR_REASON_LOGIN_THROTTLED: ErrorReason.ValueType  # 12
+"""RESOURCE_EXHAUSTED: too many tries with a wrong signature; `RetryInfo` says when to try again."""
+ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 13
+"""UNAUTHENTICATED: the bearer token, or the key that it is, has expired; IssueToken gives another one."""
 ERROR_REASON_DATA_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no data source of that name is registered."""
 ERROR_REASON_DATA_SOURCE_EXISTS: ErrorReason.ValueType  # 21
@@ -291,4 +325,26 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 108
 """RESOURCE_EXHAUSTED: every worker is busy and the queue is full; `RetryInfo` says when to try again."""
 ERROR_REASON_RESULT_TOO_LARGE: ErrorReason.ValueType  # 109
 """RESOURCE_EXHAUSTED: the model's result passes the server's message limit."""
+ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 120
+"""NOT_FOUND: no service account of that name exists."""
+ERROR_REASON_SERVICE_ACCOUNT_EXISTS: ErrorReason.ValueType  # 121
+"""ALREADY_EXISTS: a service account of that name exists."""
+ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 122
+"""NOT_FOUND: the service account has no API key of that name."""
+ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 123
+"""FAILED_PRECONDITION: the service account has as many keys as one may have."""
+ERROR_REASON_GRANT_NOT_FOUND: ErrorReason.ValueType  # 124
+"""NOT_FOUND: the service account was not granted the service."""
+ERROR_REASON_OPERATOR_NOT_FOUND: ErrorReason.ValueType  # 125
+"""NOT_FOUND: no operator of that name exists."""
+ERROR_REASON_OPERATOR_EXISTS: ErrorReason.ValueType  # 126
+"""ALREADY_EXISTS: an operator of that name exists."""
+ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 140
+"""RESOURCE_EXHAUSTED: over the grant's `requests_per_second`; `RetryInfo` says when to try again."""
+ERROR_REASON_DAILY_QUOTA_EXCEEDED: ErrorReason.ValueType  # 141
+"""RESOURCE_EXHAUSTED: over the grant's `requests_per_day`; `RetryInfo` says when the next day begins."""
+ERROR_REASON_CONCURRENCY_LIMIT_EXCEEDED: ErrorReason.ValueType  # 142
+"""RESOURCE_EXHAUSTED: as many calls are under way as the grant's `concurrent_calls`; `RetryInfo` says when to try again."""
+ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 143
+"""RESOURCE_EXHAUSTED: the request is larger than the grant's `request_bytes`; another try will not help."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

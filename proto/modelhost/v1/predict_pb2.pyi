@@ -7,6 +7,7 @@ import builtins
 import google.protobuf.descriptor
 import google.protobuf.message
 import google.protobuf.struct_pb2
+import google.protobuf.timestamp_pb2
 import sys
 import typing
 
@@ -16,6 +17,65 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class IssueTokenRequest(google.protobuf.message.Message):
+    """Asks for a token."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCESS_KEY_FIELD_NUMBER: builtins.int
+    TIMESTAMP_FIELD_NUMBER: builtins.int
+    NONCE_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    access_key: builtins.str
+    """Required. The account's access key."""
+    timestamp: builtins.int
+    """Required. The time as Unix seconds; at most 5 minutes from the server's clock."""
+    nonce: builtins.str
+    """Required. Text that the account has not used within the last 10 minutes, 8 to 128 characters of `A-Z a-z 0-9 _ - .`:
+    a random one.
+    """
+    signature: builtins.str
+    """Required. HMAC-SHA256 in hexadecimal, keyed with the secret key as it was shown, of four lines without a newline at
+    the end: `modelhost-v1`, the access key, the timestamp, the nonce.
+    """
+    def __init__(
+        self,
+        *,
+        access_key: builtins.str = ...,
+        timestamp: builtins.int = ...,
+        nonce: builtins.str = ...,
+        signature: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["access_key", b"access_key", "nonce", b"nonce", "signature", b"signature", "timestamp", b"timestamp"]) -> None: ...
+
+Global___IssueTokenRequest: typing_extensions.TypeAlias = IssueTokenRequest
+
+@typing.final
+class IssueTokenResponse(google.protobuf.message.Message):
+    """A token."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """Output only. The token, for `authorization: Bearer <token>`; at most 1,024 characters."""
+    @property
+    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When it stops working at the latest: it does so at once when the account or its secret key ends."""
+
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expire_time", b"expire_time", "token", b"token"]) -> None: ...
+
+Global___IssueTokenResponse: typing_extensions.TypeAlias = IssueTokenResponse
 
 @typing.final
 class PredictRequest(google.protobuf.message.Message):

@@ -28,7 +28,8 @@ if _version_not_supported:
 class PredictStub(object):
     """For applications: calls of hosted models.
 
-    Every call needs `authorization: Bearer <token>` metadata.
+    Every call but IssueToken needs `authorization: Bearer <token>` metadata, with a token from IssueToken or an API key
+    of a service account that was granted the service. A service that was made open needs none.
     """
 
     def __init__(self, channel):
@@ -37,6 +38,11 @@ class PredictStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.IssueToken = channel.unary_unary(
+                '/modelhost.v1.Predict/IssueToken',
+                request_serializer=modelhost_dot_v1_dot_predict__pb2.IssueTokenRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_predict__pb2.IssueTokenResponse.FromString,
+                _registered_method=True)
         self.Predict = channel.unary_unary(
                 '/modelhost.v1.Predict/Predict',
                 request_serializer=modelhost_dot_v1_dot_predict__pb2.PredictRequest.SerializeToString,
@@ -52,8 +58,16 @@ class PredictStub(object):
 class PredictServicer(object):
     """For applications: calls of hosted models.
 
-    Every call needs `authorization: Bearer <token>` metadata.
+    Every call but IssueToken needs `authorization: Bearer <token>` metadata, with a token from IssueToken or an API key
+    of a service account that was granted the service. A service that was made open needs none.
     """
+
+    def IssueToken(self, request, context):
+        """Gives a service account a token for its calls, in return for a signature; needs no token itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
         """Calls a model once.
@@ -72,6 +86,11 @@ class PredictServicer(object):
 
 def add_PredictServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'IssueToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueToken,
+                    request_deserializer=modelhost_dot_v1_dot_predict__pb2.IssueTokenRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_predict__pb2.IssueTokenResponse.SerializeToString,
+            ),
             'Predict': grpc.unary_unary_rpc_method_handler(
                     servicer.Predict,
                     request_deserializer=modelhost_dot_v1_dot_predict__pb2.PredictRequest.FromString,
@@ -93,8 +112,36 @@ def add_PredictServicer_to_server(servicer, server):
 class Predict(object):
     """For applications: calls of hosted models.
 
-    Every call needs `authorization: Bearer <token>` metadata.
+    Every call but IssueToken needs `authorization: Bearer <token>` metadata, with a token from IssueToken or an API key
+    of a service account that was granted the service. A service that was made open needs none.
     """
+
+    @staticmethod
+    def IssueToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.Predict/IssueToken',
+            modelhost_dot_v1_dot_predict__pb2.IssueTokenRequest.SerializeToString,
+            modelhost_dot_v1_dot_predict__pb2.IssueTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Predict(request,

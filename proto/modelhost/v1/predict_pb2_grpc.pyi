@@ -25,6 +25,22 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_PredictIssueTokenType = typing_extensions.TypeVar(
+    '_PredictIssueTokenType',
+    grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.predict_pb2.IssueTokenRequest,
+        modelhost.v1.predict_pb2.IssueTokenResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.predict_pb2.IssueTokenRequest,
+        modelhost.v1.predict_pb2.IssueTokenResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.predict_pb2.IssueTokenRequest,
+        modelhost.v1.predict_pb2.IssueTokenResponse,
+    ],
+)
+
 _PredictPredictType = typing_extensions.TypeVar(
     '_PredictPredictType',
     grpc.UnaryUnaryMultiCallable[
@@ -57,14 +73,19 @@ _PredictDescribeServiceType = typing_extensions.TypeVar(
     ],
 )
 
-class PredictStub(typing.Generic[_PredictPredictType, _PredictDescribeServiceType]):
+class PredictStub(typing.Generic[_PredictIssueTokenType, _PredictPredictType, _PredictDescribeServiceType]):
     """For applications: calls of hosted models.
 
-    Every call needs `authorization: Bearer <token>` metadata.
+    Every call but IssueToken needs `authorization: Bearer <token>` metadata, with a token from IssueToken or an API key
+    of a service account that was granted the service. A service that was made open needs none.
     """
 
     @typing.overload
     def __init__(self: PredictStub[
+        grpc.UnaryUnaryMultiCallable[
+            modelhost.v1.predict_pb2.IssueTokenRequest,
+            modelhost.v1.predict_pb2.IssueTokenResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.predict_pb2.PredictRequest,
             modelhost.v1.predict_pb2.PredictResponse,
@@ -78,6 +99,10 @@ class PredictStub(typing.Generic[_PredictPredictType, _PredictDescribeServiceTyp
     @typing.overload
     def __init__(self: PredictStub[
         grpc.aio.UnaryUnaryMultiCallable[
+            modelhost.v1.predict_pb2.IssueTokenRequest,
+            modelhost.v1.predict_pb2.IssueTokenResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.predict_pb2.PredictRequest,
             modelhost.v1.predict_pb2.PredictResponse,
         ],
@@ -87,6 +112,9 @@ class PredictStub(typing.Generic[_PredictPredictType, _PredictDescribeServiceTyp
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
+    IssueToken: _PredictIssueTokenType
+    """Gives a service account a token for its calls, in return for a signature; needs no token itself."""
+
     Predict: _PredictPredictType
     """Calls a model once."""
 
@@ -94,6 +122,10 @@ class PredictStub(typing.Generic[_PredictPredictType, _PredictDescribeServiceTyp
     """Says what a service is and whether it can be called."""
 
 PredictAsyncStub: typing_extensions.TypeAlias = PredictStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.predict_pb2.IssueTokenRequest,
+        modelhost.v1.predict_pb2.IssueTokenResponse,
+    ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.predict_pb2.PredictRequest,
         modelhost.v1.predict_pb2.PredictResponse,
@@ -107,8 +139,17 @@ PredictAsyncStub: typing_extensions.TypeAlias = PredictStub[
 class PredictServicer(metaclass=abc.ABCMeta):
     """For applications: calls of hosted models.
 
-    Every call needs `authorization: Bearer <token>` metadata.
+    Every call but IssueToken needs `authorization: Bearer <token>` metadata, with a token from IssueToken or an API key
+    of a service account that was granted the service. A service that was made open needs none.
     """
+
+    @abc.abstractmethod
+    def IssueToken(
+        self,
+        request: modelhost.v1.predict_pb2.IssueTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.predict_pb2.IssueTokenResponse, collections.abc.Awaitable[modelhost.v1.predict_pb2.IssueTokenResponse]]:
+        """Gives a service account a token for its calls, in return for a signature; needs no token itself."""
 
     @abc.abstractmethod
     def Predict(

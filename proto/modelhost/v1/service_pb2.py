@@ -25,19 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amodelhost/v1/service.proto\x12\x0cmodelhost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0f\n\x07serving\x18\x03 \x01(\x08\x12\x10\n\x08revision\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x13ListServicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListServicesResponse\x12\'\n\x08services\x18\x01 \x03(\x0b\x32\x15.modelhost.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amodelhost/v1/service.proto\x12\x0cmodelhost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0f\n\x07serving\x18\x03 \x01(\x08\x12\x10\n\x08revision\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04open\x18\x06 \x01(\x08\"6\n\x12OpenServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"7\n\x13\x43loseServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x13ListServicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListServicesResponse\x12\'\n\x08services\x18\x01 \x03(\x0b\x32\x15.modelhost.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVICE']._serialized_start=77
-  _globals['_SERVICE']._serialized_end=204
-  _globals['_GETSERVICEREQUEST']._serialized_start=206
-  _globals['_GETSERVICEREQUEST']._serialized_end=239
-  _globals['_LISTSERVICESREQUEST']._serialized_start=241
-  _globals['_LISTSERVICESREQUEST']._serialized_end=301
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=303
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=391
+  _globals['_SERVICE']._serialized_start=78
+  _globals['_SERVICE']._serialized_end=219
+  _globals['_OPENSERVICEREQUEST']._serialized_start=221
+  _globals['_OPENSERVICEREQUEST']._serialized_end=275
+  _globals['_CLOSESERVICEREQUEST']._serialized_start=277
+  _globals['_CLOSESERVICEREQUEST']._serialized_end=332
+  _globals['_GETSERVICEREQUEST']._serialized_start=334
+  _globals['_GETSERVICEREQUEST']._serialized_end=367
+  _globals['_LISTSERVICESREQUEST']._serialized_start=369
+  _globals['_LISTSERVICESREQUEST']._serialized_end=429
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=431
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=519
 # @@protoc_insertion_point(module_scope)

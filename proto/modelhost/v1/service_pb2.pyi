@@ -32,6 +32,7 @@ class Service(google.protobuf.message.Message):
     SERVING_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    OPEN_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Output only. Resource name: `services/{id}`. Wherever a request takes this name, the bare id will do as well."""
     deployment: builtins.str
@@ -40,6 +41,8 @@ class Service(google.protobuf.message.Message):
     """Output only. Whether a live worker stands ready right now."""
     revision: builtins.int
     """Output only. Number of the revision that answers; 0 if none."""
+    open: builtins.bool
+    """Output only. Whether everybody may call it, without a token."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it first existed."""
@@ -52,11 +55,56 @@ class Service(google.protobuf.message.Message):
         serving: builtins.bool = ...,
         revision: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        open: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "deployment", b"deployment", "name", b"name", "revision", b"revision", "serving", b"serving"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "deployment", b"deployment", "name", b"name", "open", b"open", "revision", b"revision", "serving", b"serving"]) -> None: ...
 
 Global___Service: typing_extensions.TypeAlias = Service
+
+@typing.final
+class OpenServiceRequest(google.protobuf.message.Message):
+    """Asks for a service to be open to everybody."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `services/{id}`, or the deployment's name."""
+    request_id: builtins.str
+    """Optional. A UUID; a repeat of the call with it returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___OpenServiceRequest: typing_extensions.TypeAlias = OpenServiceRequest
+
+@typing.final
+class CloseServiceRequest(google.protobuf.message.Message):
+    """Asks for a service to be for those alone whom it is granted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `services/{id}`, or the deployment's name."""
+    request_id: builtins.str
+    """Optional. A UUID; a repeat of the call with it returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___CloseServiceRequest: typing_extensions.TypeAlias = CloseServiceRequest
 
 @typing.final
 class GetServiceRequest(google.protobuf.message.Message):

@@ -6,6 +6,7 @@ DomainError            has a stable reason, a message, and every value of the me
 ├── AlreadyExists      a name is taken
 ├── Conflict           the thing is there, but in no state that allows the call
 ├── Unauthenticated    no credentials, or none that are known
+├── Forbidden          known, and not allowed to do that
 ├── Unavailable        something needed does not answer; another try may succeed
 ├── DiskFull           there is no room for what was to be stored; nothing of it has happened
 ├── Busy               a limit is reached; says when to try again
@@ -77,6 +78,10 @@ class Unauthenticated(DomainError):
     """No credentials, or none that are known."""
 
 
+class Forbidden(DomainError):
+    """The caller is known, and is not allowed to do that."""
+
+
 class Unavailable(DomainError):
     """Something that is needed does not answer."""
 
@@ -96,10 +101,17 @@ class DiskFull(DomainError):
 
 
 class Busy(DomainError):
-    """A limit is reached. `retry_after` is in seconds."""
+    """A limit is reached. `retry_after` is in seconds; None where waiting does not help."""
 
     def __init__(
-        self, reason: "ErrorReason.ValueType", template: str, /, *, retry_after: float, hint: str = "", **values: object
+        self,
+        reason: "ErrorReason.ValueType",
+        template: str,
+        /,
+        *,
+        retry_after: float | None,
+        hint: str = "",
+        **values: object,
     ) -> None:
         super().__init__(reason, template, hint=hint, **values)
         self.retry_after = retry_after

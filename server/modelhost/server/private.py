@@ -13,10 +13,20 @@ def read_or_make(path: Path, make: Callable[[], str]) -> str:
     if path.exists():
         return path.read_text("ascii", "replace").strip()
     text = make()
+    write(path, text)
+    return text
+
+
+def write(path: Path, text: str) -> None:
+    """Have a file hold a text, whole or not at all, and only for this user. Raises `OSError`."""
     draft = path.with_name(f".{path.name}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.rename(draft, path)
-    return text
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

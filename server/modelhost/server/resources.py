@@ -159,7 +159,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model being hosted: the wish. `active` is 0 where no revision is routed."""
+    """A model being hosted: the wish. `active` is 0 where no revision is routed; `open` lets everybody call it."""
 
     uid: str
     id: str
@@ -177,6 +177,7 @@ class Deployment:
     updated: float
     service_created: float | None = None  # first RUNNING
     workers: int = 1
+    open: bool = False
 
     def is_building(self, number: int) -> bool:
         """Whether that revision is on its way to being served."""

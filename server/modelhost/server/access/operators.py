@@ -1,43 +1,106 @@
-"""Operators: whoever has the admin token, made at the server's first start."""
+"""Operators, as calls find them: in memory, by the digest of their token.
 
-import hmac
+One is always there: whoever has the token in the file of the state directory, made at the server's first start.
+"""
+
+import math
 import secrets
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from modelhost.server.errors import Unauthenticated
+from modelhost.server.access.callers import USE_NOTED_SECONDS
+from modelhost.server.access.uses import Use
+from modelhost.server.identities import BUILT_IN_OPERATOR, Operator, Role
 from modelhost.server.private import read_or_make
-from modelhost.v1.error_reason_pb2 import ErrorReason
+from modelhost.server.store import operators
+from modelhost.server.store.database import Transaction
 
 TOKEN_PREFIX = "mha_"  # noqa: S105 - tells people and secret scanners what it is
-SCHEME = "bearer "
+
+
+class LiveOperator:
+    """An operator, and whether its token still works."""
+
+    __slots__ = ("disabled", "expires", "name", "role", "uid", "use")
+
+    def __init__(self, uid: str, operator_id: str, role: Role) -> None:
+        self.uid = uid
+        self.name = f"operators/{operator_id}"
+        self.role = role
+        self.disabled = False
+        self.expires = math.inf  # 0 once it is gone
+        self.use = Use()
+
+    def works(self, now: float) -> bool:
+        """Whether it is let in."""
+        return now < self.expires and not self.disabled
+
+    def used(self, now: float) -> None:
+        """It makes a call."""
+        if now - self.use.last >= USE_NOTED_SECONDS:
+            self.use.last = now
 
 
 class Operators:
-    """Checks admin tokens. Keeps only the token's digest."""
+    """All operators. Keeps only digests of tokens. On the event loop only."""
 
     def __init__(self, token: str) -> None:
-        self._digest = sha256(token.encode()).digest()
+        self._built_in = LiveOperator("", BUILT_IN_OPERATOR, Role.ADMIN)
+        self._built_in_digest = digest_of(token)
+        self._by_digest: dict[str, LiveOperator] = {self._built_in_digest: self._built_in}
+        self._digests: dict[str, str] = {}  # by uid
 
     @classmethod
     def from_file(cls, path: Path) -> "Operators":
-        """Read the token, or make one, readable by the server's user alone.
+        """Read the token of the one that is always there, or make it, readable by the server's user alone.
 
         Raises `OSError`, and `ValueError` for a file without a token: with an empty one everybody would be let in.
         """
-        token = read_or_make(path, lambda: TOKEN_PREFIX + secrets.token_urlsafe(32))
+        token = read_or_make(path, new_token)
         if not token:
             raise ValueError(f"there is no token in {path}; remove the file to have one made")
         return cls(token)
 
-    def check(self, metadata: Mapping[str, str | bytes]) -> None:
-        """Raise `Unauthenticated` unless the metadata carries the token; the same words whatever is wrong."""
-        value = metadata.get("authorization", "")
-        text = value if isinstance(value, str) else ""
-        given = text[len(SCHEME) :].strip() if text[: len(SCHEME)].lower() == SCHEME else ""
-        if not hmac.compare_digest(sha256(given.encode("utf-8", "replace")).digest(), self._digest):
-            raise Unauthenticated(
-                ErrorReason.ERROR_REASON_UNAUTHENTICATED,
-                "the call needs `authorization: Bearer <token>` metadata with a token that this server knows",
-            )
+    def find(self, token: str) -> LiveOperator | None:
+        """Whose token it is. A digest tells nothing of how near a wrong token is to a right one."""
+        return self._by_digest.get(digest_of(token))
+
+    def put(self, operator: Operator) -> None:
+        """Let an operator in from now on, as it is now."""
+        old = self._digests.get(operator.uid)
+        if old is not None and old != operator.digest:
+            self.remove(operator.uid)
+        live = self._by_digest.get(operator.digest) or LiveOperator(operator.uid, operator.id, operator.role)
+        live.role = operator.role
+        live.disabled = operator.disabled
+        live.expires = math.inf if operator.expires is None else operator.expires
+        self._digests[operator.uid] = operator.digest
+        self._by_digest[operator.digest] = live
+
+    def remove(self, uid: str) -> None:
+        """Let it in no more."""
+        if (digest := self._digests.pop(uid, None)) is not None:
+            self._by_digest.pop(digest).expires = 0
+
+    def last_used(self, uid: str) -> float | None:
+        """When its token was last used since the start of the server."""
+        digest = self._digests.get(uid)
+        return (self._by_digest[digest].use.last or None) if digest else None
+
+    def load(self, tx: Transaction) -> list[Operator]:
+        """All that are stored, for `put`."""
+        return operators.page(tx, "", -1)
+
+    def uses(self) -> dict[str, Use]:
+        """When each was last used, by uid."""
+        return {uid: self._by_digest[digest].use for uid, digest in self._digests.items()}
+
+
+def new_token() -> str:
+    """A token that nobody can guess."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest_of(token: str) -> str:
+    """What is kept of a token or an API key: 256 bits that were drawn at random need no salt."""
+    return sha256(token.encode("utf-8", "replace")).hexdigest()

@@ -1,21 +1,39 @@
 """From a service's descriptor and the objects that implement it to its methods."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from modelhost.server.api.methods import Access, BidiStream, Method, ServerStream, Unary
+from modelhost.server.identities import Role
+from modelhost.v1 import access_pb2
 
 
-def bind(service: ServiceDescriptor, access: Access, *implementations: object, name: str = "") -> list[Method]:
+def bind(
+    service: ServiceDescriptor,
+    access: Access,
+    *implementations: object,
+    name: str = "",
+    for_anyone: Collection[str] = (),
+) -> list[Method]:
     """Find each rpc's handler by its name in snake case. Raises `LookupError` for an rpc that nobody implements.
 
-    `name` is the full name to serve it under, where that is not the descriptor's.
+    `name` is the full name to serve it under, where that is not the descriptor's. The rpcs in `for_anyone` are open to
+    everybody, whatever `access` the others have.
     """
-    return [_bind(rpc, name or service.full_name, access, implementations) for rpc in service.methods]
+    return [
+        _bind(rpc, name or service.full_name, Access.ANYONE if rpc.name in for_anyone else access, implementations)
+        for rpc in service.methods
+    ]
+
+
+def required_role(rpc: MethodDescriptor) -> Role | None:
+    """The role that the API says is required for a method; None where it says none."""
+    number = int(rpc.GetOptions().Extensions[access_pb2.required_role])
+    return Role(number) if number else None
 
 
 def _bind(rpc: MethodDescriptor, service: str, access: Access, implementations: Sequence[object]) -> Method:
@@ -26,5 +44,8 @@ def _bind(rpc: MethodDescriptor, service: str, access: Access, implementations: 
     kind: type[Any] = ServerStream if rpc.server_streaming else Unary
     if rpc.client_streaming:
         kind = BidiStream
-    method: Method = kind(f"/{service}/{rpc.name}", access, GetMessageClass(rpc.input_type), handlers[0])
+    role = required_role(rpc)
+    if access is Access.OPERATOR and role is None:
+        raise LookupError(f"{service}/{rpc.name} does not say which role it requires")
+    method: Method = kind(f"/{service}/{rpc.name}", access, role, GetMessageClass(rpc.input_type), handlers[0])
     return method

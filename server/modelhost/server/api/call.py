@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
+
+from modelhost.server.access.callers import NOBODY, Caller
+from modelhost.server.serving.router import Service
 
 
 @dataclass(slots=True)
 class Call:
     """A call as a door received it. `deadline` is in the event loop's time; a caller's cancel cancels the task.
 
-    `request_id` is named by the dispatcher, before any handler.
+    Before any handler, the dispatcher names it (`request_id`), says whose it is (`caller`), and how many bytes its
+    request has (`size`). The handler says of which prediction service it is, once that is known and its caller let in.
     """
 
     method: str
@@ -16,3 +21,12 @@ class Call:
     peer: str
     deadline: float | None
     request_id: str = ""
+    caller: Caller = NOBODY
+    size: int = 0
+    service: Service | None = None
+
+    @property
+    def host(self) -> str:
+        """The host that it comes from: `127.0.0.1` of gRPC's `ipv4:127.0.0.1:41234`."""
+        kind, _, rest = self.peer.partition(":")
+        return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else self.peer

@@ -284,4 +284,5 @@ def service(value: Deployment, seen: PoolStatus) -> service_pb2.Service:
         serving=seen.live > 0,
         revision=value.active,
         create_time=timestamp(value.service_created),
+        open=value.open,
     )

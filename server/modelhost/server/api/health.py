@@ -12,9 +12,10 @@ from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
 
-from modelhost.server.access.operators import Operators
+from modelhost.server.access.gate import Gate
+from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
-from modelhost.server.control.changes import Changes
+from modelhost.server.control.changes import ACCESS, Changes
 from modelhost.server.control.reconciler import READINESS
 from modelhost.server.errors import NotFound, Unauthenticated
 from modelhost.server.serving.router import Router
@@ -33,7 +34,8 @@ class HealthMethods:
     def __init__(
         self,
         router: Router,
-        operators: Operators,
+        gate: Gate,
+        admission: Admission,
         changes: Changes,
         *,
         open_names: Set[str],
@@ -42,7 +44,8 @@ class HealthMethods:
         stopping: asyncio.Event,
     ) -> None:
         self._router = router
-        self._operators = operators
+        self._gate = gate
+        self._admission = admission
         self._changes = changes
         self._open_names = open_names | {""}
         self._ready_name = ready_name
@@ -66,7 +69,7 @@ class HealthMethods:
 
     async def watch(self, call: Call, request: HealthCheckRequest) -> AsyncIterator[HealthCheckResponse]:
         """Say how a service is, and again whenever that changes."""
-        with self._changes.watch(self._subject(request.service)) as changed:
+        with self._changes.watch(self._subject(request.service), ACCESS) as changed:
             stopping = asyncio.ensure_future(self._stopping.wait())
             try:
                 last = None
@@ -91,8 +94,7 @@ class HealthMethods:
             waits = name == self._ready_name and not self._is_ready()
             return _Status.NOT_SERVING if self._stopping.is_set() or waits else _Status.SERVING
         try:
-            self._operators.check(call.metadata)
-            service = self._router.find(name)
+            service = self._admission.find(self._gate.caller(call.metadata), name)
         except (Unauthenticated, NotFound):
             return _Status.SERVICE_UNKNOWN
         live = self._router.status(service.service_id).live and not self._stopping.is_set()

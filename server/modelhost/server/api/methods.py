@@ -6,6 +6,7 @@ Parsing, access and errors are the same for every method and every door, and are
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
@@ -13,11 +14,13 @@ from typing import Generic, TypeVar
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from modelhost.server.access.operators import Operators
+from modelhost.server.access.callers import unauthenticated
+from modelhost.server.access.gate import Gate
 from modelhost.server.api.call import Call
 from modelhost.server.api.request_ids import RequestIds
 from modelhost.server.api.status import CallFailed, Code, internal_error, status_of
 from modelhost.server.errors import DiskFull, DomainError, InvalidRequest, Unavailable, reason_name
+from modelhost.server.identities import Role
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 LAST_WORDS_SECONDS = 0.2
@@ -32,8 +35,8 @@ class Access(Enum):
     """Who may call a method."""
 
     ANYONE = auto()
-    OPERATOR = auto()  # whoever has the admin token
-    CALLER = auto()  # whoever may use prediction services; for now, an operator
+    OPERATOR = auto()  # operators with the method's role
+    CALLER = auto()  # whoever may use prediction services: the handler says which; anonymous callers only open ones
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Unary(Generic[Request]):
 
     path: str
     access: Access
+    role: Role | None
     request: type[Request]
     handler: Callable[[Call, Request], Awaitable[Message]]
 
@@ -52,6 +56,7 @@ class ServerStream(Generic[Request]):
 
     path: str
     access: Access
+    role: Role | None
     request: type[Request]
     handler: Callable[[Call, Request], AsyncIterator[Message]]
 
@@ -62,6 +67,7 @@ class BidiStream(Generic[Request]):
 
     path: str
     access: Access
+    role: Role | None
     request: type[Request]
     handler: Callable[[Call, AsyncIterator[Request]], AsyncIterator[Message]]
 
@@ -69,26 +75,32 @@ class BidiStream(Generic[Request]):
 Method = Unary[Message] | ServerStream[Message] | BidiStream[Message]
 
 
-# Is told of each unary call: its request, None if that was not read; how it ended, code and reason; how many seconds
-# it took.
-Observer = Callable[[Message | None, Code, str, float], None]
+# Is told of each unary call how it ended, code and reason; how many seconds it took; how many bytes its response has.
+Observer = Callable[[Call, Code, str, float, int], None]
 
 
 class Dispatcher:
     """Runs methods on bytes. What it raises is `CallFailed`, with a status for the door to send.
 
-    `observers` are told of the calls of unary methods, by path.
+    `observers` are told of the calls of unary methods, by path. `lets_anonymous_in` says whether there is anything that
+    callers without credentials may call; `watch_access` gives an event that is set whenever somebody may be let in no
+    more.
     """
 
     def __init__(
         self,
         methods: list[Method],
-        operators: Operators,
+        gate: Gate,
         stopping: asyncio.Event,
         observers: Mapping[str, Observer],
+        *,
+        lets_anonymous_in: Callable[[], bool],
+        watch_access: Callable[[], AbstractContextManager[asyncio.Event]],
     ) -> None:
         self.methods = {method.path: method for method in methods}
-        self._operators = operators
+        self._gate = gate
+        self._lets_anonymous_in = lets_anonymous_in
+        self._watch_access = watch_access
         self._stopping = stopping
         self._observers = observers
         self._request_ids = RequestIds()
@@ -96,13 +108,14 @@ class Dispatcher:
     async def unary(self, method: Unary[Message], call: Call, data: bytes) -> bytes:
         """Answer a call."""
         begun = time.perf_counter()
-        request: Message | None = None
-        code, reason = Code.OK, ""
+        code, reason, sent = Code.OK, "", 0
         try:
             self._admit(method, call)
+            call.size = len(data)
             request = _parse(method.request, data)
-            response = await method.handler(call, request)
-            return response.SerializeToString()
+            response = (await method.handler(call, request)).SerializeToString()
+            sent = len(response)
+            return response
         except asyncio.CancelledError:
             code, reason = _abandoned(call)
             raise
@@ -112,7 +125,7 @@ class Dispatcher:
             raise failed from None
         finally:
             if observe := self._observers.get(method.path):
-                observe(request, code, reason, time.perf_counter() - begun)
+                observe(call, code, reason, time.perf_counter() - begun, sent)
             else:
                 log.debug("call ended", method=call.method, code=code.name, reason=reason)
 
@@ -120,7 +133,7 @@ class Dispatcher:
         """Answer a call with a stream."""
         try:
             self._admit(method, call)
-            async for response in self._while_serving(method.handler(call, _parse(method.request, data))):
+            async for response in self._while_serving(method, call, method.handler(call, _parse(method.request, data))):
                 yield response.SerializeToString()
         except Exception as error:
             raise self._failed(call, error) from None
@@ -136,41 +149,68 @@ class Dispatcher:
 
         try:
             self._admit(method, call)
-            async for response in self._while_serving(method.handler(call, parsed())):
+            async for response in self._while_serving(method, call, method.handler(call, parsed())):
                 yield response.SerializeToString()
         except Exception as error:
             raise self._failed(call, error) from None
 
-    async def _while_serving(self, responses: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        """Pass responses on; once the server is stopping, wait only for what comes at once."""
+    async def _while_serving(
+        self, method: Method, call: Call, responses: AsyncIterator[Message]
+    ) -> AsyncIterator[Message]:
+        """Pass responses on while the caller is let in; once the server is stopping, wait only for what comes at once.
+
+        Who has opened a stream must not go on with it when it would not be let in any more.
+        """
         stopping = asyncio.ensure_future(self._stopping.wait())
         following: asyncio.Future[Message] | None = None
-        try:
-            while True:
-                following = asyncio.ensure_future(anext(responses))
-                await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    await asyncio.wait([following], timeout=LAST_WORDS_SECONDS)
-                if not following.done():
-                    raise _stopping()
-                try:
-                    yield following.result()
-                except StopAsyncIteration:
-                    return
-        finally:
-            stopping.cancel()
-            if following is not None:
-                following.cancel()
-                await asyncio.wait([following])
-                if not following.cancelled():
-                    following.exception()  # seen: the caller went away in the moment in which it ended
+        with self._watch_access() as changed:
+            access = asyncio.ensure_future(changed.wait())
+            try:
+                while True:
+                    if following is None:
+                        following = asyncio.ensure_future(anext(responses))
+                    await asyncio.wait([following, stopping, access], return_when=asyncio.FIRST_COMPLETED)
+                    if access.done():
+                        changed.clear()
+                        access = asyncio.ensure_future(changed.wait())
+                        self._check(method, call)
+                        if not following.done() and not stopping.done():
+                            continue
+                    if not following.done():
+                        await asyncio.wait([following], timeout=LAST_WORDS_SECONDS)
+                    if not following.done():
+                        raise _stopping()
+                    try:
+                        response, following = following.result(), None
+                    except StopAsyncIteration:
+                        return
+                    yield response
+            finally:
+                stopping.cancel()
+                access.cancel()
+                if following is not None:
+                    following.cancel()
+                    await asyncio.wait([following])
+                    if not following.cancelled():
+                        following.exception()  # seen: the caller went away in the moment in which it ended
 
     def _admit(self, method: Method, call: Call) -> None:
         """Name the call, for what is logged from here on too, and let it pass if it may."""
         call.request_id = self._request_ids.of(call)
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
-        if method.access is not Access.ANYONE:
-            self._operators.check(call.metadata)
+        self._check(method, call)
+
+    def _check(self, method: Method, call: Call) -> None:
+        """Find out whose the call is. Raises `Unauthenticated`, `Forbidden`."""
+        if method.access is Access.ANYONE:
+            return
+        call.caller = self._gate.caller(call.metadata)
+        if method.access is Access.OPERATOR:
+            if call.caller.is_anonymous:
+                raise unauthenticated()
+            call.caller.require(method.role or Role.ADMIN, method.path.rpartition("/")[2])
+        elif call.caller.is_anonymous and not self._lets_anonymous_in():
+            raise unauthenticated()
 
     def _failed(self, call: Call, error: Exception) -> CallFailed:
         known = error if isinstance(error, DomainError) else DiskFull.told_by(error)

@@ -10,6 +10,11 @@ ENVIRONMENTS = "environments"
 DEPLOYMENTS = "deployments"
 REVISIONS = "revisions"
 SERVICES = "services"
+ACCOUNTS = "serviceAccounts"
+API_KEYS = "apiKeys"
+GRANTS = "grants"
+OPERATORS = "operators"
+AUDIT_EVENTS = "auditEvents"
 
 ID_LIMIT = 50
 _ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -39,6 +44,22 @@ def parse_revision(name: str, field: str = "name") -> tuple[str, int]:
     if len(parts) == 3 and parts[1] == REVISIONS and parts[0] and parts[2].isdecimal() and len(parts[2]) < 10:
         return parts[0], int(parts[2])
     raise InvalidRequest(field, "{field} must be deployments/<id>/revisions/<number>, not {name}", name=repr(name))
+
+
+def parse_service(name: str, field: str = "service") -> str:
+    """A service's or deployment's id, with or without its collection. Raises `InvalidRequest`."""
+    if "/" not in name and name:
+        return name
+    collection = DEPLOYMENTS if name.startswith(f"{DEPLOYMENTS}/") else SERVICES
+    return parse(name, collection, field)
+
+
+def parse_api_key(name: str, field: str = "name") -> tuple[str, str]:
+    """Account id and key id in `serviceAccounts/shop/apiKeys/1a2b`. Raises `InvalidRequest`."""
+    parts = name.split("/")
+    if len(parts) == 4 and (parts[0], parts[2]) == (ACCOUNTS, API_KEYS) and parts[1] and parts[3]:
+        return parts[1], parts[3]
+    raise InvalidRequest(field, "{field} must be serviceAccounts/<id>/apiKeys/<id>, not {name}", name=repr(name))
 
 
 def check_new_id(resource_id: str, field: str, *, letter_first: bool = False, reserved: str = "") -> None:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
 from structlog.contextvars import bind_contextvars
 
-from modelhost.server.api import names
+from modelhost.server.access.issuing import Issuer
+from modelhost.server.api import convert, names
+from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
 from modelhost.server.api.methods import Observer
 from modelhost.server.api.status import Code
@@ -32,30 +33,56 @@ VALUE_LEVELS = 32  # parsers give up at 100 messages within each other, and each
 class PredictMethods:
     """Handlers of the Predict service. Nothing that they answer is larger than `message_limit` bytes."""
 
-    def __init__(self, router: Router, database: Database, commands: Deployments, message_limit: int) -> None:
+    def __init__(
+        self,
+        *,
+        router: Router,
+        admission: Admission,
+        issuer: Issuer,
+        database: Database,
+        commands: Deployments,
+        message_limit: int,
+    ) -> None:
         self._router = router
+        self._admission = admission
+        self._issuer = issuer
         self._database = database
         self._commands = commands
         self._result_limit = message_limit - ENVELOPE_BYTES
 
+    async def issue_token(self, call: Call, request: pb.IssueTokenRequest) -> pb.IssueTokenResponse:
+        """Give a service account a token."""
+        token, expires = await self._issuer.issue(
+            request.access_key, request.timestamp, request.nonce, request.signature, host=call.host
+        )
+        return pb.IssueTokenResponse(token=token, expire_time=convert.timestamp(expires))
+
     async def predict(self, call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
         """Call a model once."""
-        name = _service(request.service)
-        pool, revision = self._router.running(name)
+        service = call.service = self._admission.find(call.caller, names.parse_service(request.service))
+        grant = self._admission.enter(call, service)
+        try:
+            return await self._answer(call, service, request)
+        finally:
+            if grant is not None:
+                grant.leave()
+
+    async def _answer(self, call: Call, service: Service, request: pb.PredictRequest) -> pb.PredictResponse:
+        pool, revision = self._router.running(service)
         try:
             while True:
                 try:
                     return await self._predict(pool, revision, call.deadline, call.request_id, request)
                 except NotTaken:  # by a pool that an update has replaced meanwhile
-                    if self._router.find(name).pool in (pool, None):
+                    if service.pool in (pool, None):
                         raise
-                    pool, revision = self._router.running(name)
+                    pool, revision = self._router.running(service)
         except DomainError as error:
             if isinstance(error, PredictionFailed):
                 error.values["request_id"] = call.request_id
             raise
         except Exception:  # a fault of the server, which the dispatcher logs
-            bind_contextvars(deployment=self._router.find(name).deployment_id, revision=revision)
+            bind_contextvars(deployment=service.deployment_id, revision=revision)
             raise
 
     async def _predict(
@@ -84,7 +111,7 @@ class PredictMethods:
 
     async def describe_service(self, call: Call, request: pb.DescribeServiceRequest) -> pb.DescribeServiceResponse:
         """Say what a service is."""
-        service = self._router.find(_service(request.service))
+        service = self._admission.find(call.caller, names.parse_service(request.service))
 
         def read(tx: Transaction) -> tuple[Deployment, Revision]:
             deployment = self._commands.find(tx, service.deployment_id)
@@ -116,28 +143,24 @@ class PredictMethods:
             )
 
 
-def observer(router: Router, ended: Callable[[Service | None, str, str, float], None]) -> Observer:
-    """Tells `ended` of the calls of `predict`: which service, code, reason, seconds.
+def observer(
+    of_services: Callable[[Service | None, str, str, float], None],
+    of_callers: Callable[[str, str, str, float, int, int], None],
+) -> Observer:
+    """Tells of the calls of `predict`.
 
-    A name that is no service's is None, so that callers cannot make up names to be kept.
+    `of_services` hears of all: of which service, or None for those that were not let in, so that callers cannot make up
+    names to be kept, nor spoil the figures of a service that is none of theirs; code, reason, seconds. `of_callers` hears
+    of those that were let in: service, caller, code, seconds, bytes of request and response.
     """
 
-    def observe(request: Message | None, code: Code, reason: str, seconds: float) -> None:
-        try:
-            service = router.find(_service(request.service)) if isinstance(request, pb.PredictRequest) else None
-        except DomainError:
-            service = None
-        ended(service, code.name, reason, seconds)
+    def observe(call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:
+        service = call.service
+        of_services(service, code.name, reason, seconds)
+        if service is not None:
+            of_callers(service.service_id, call.caller.name, code.name, seconds, call.size, sent)
 
     return observe
-
-
-def _service(name: str) -> str:
-    """A service's or deployment's id, with or without its collection."""
-    if "/" not in name and name:
-        return name
-    collection = names.DEPLOYMENTS if name.startswith(f"{names.DEPLOYMENTS}/") else names.SERVICES
-    return names.parse(name, collection, "service")
 
 
 def _plain(value: Value) -> Any:

@@ -50,6 +50,7 @@ class Plane:
         """Make its service known, and the state of the deployment."""
         self.router.add(deployment.service_id, deployment.id, deployment.uid)
         self.router.find(deployment.service_id).state = deployment.state
+        self.router.set_open(deployment.service_id, deployment.open)
 
 
 class Actor:

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+ACCESS = "access"  # told of when somebody may be let in no more, or to something else; no uid
+
 
 class Changes:
     """Subscriptions by deployment uid, or by another word that whoever notifies also has. On the event loop only."""
@@ -19,13 +21,15 @@ class Changes:
                 event.set()
 
     @contextmanager
-    def watch(self, subject: str) -> Iterator[asyncio.Event]:
+    def watch(self, *subjects: str) -> Iterator[asyncio.Event]:
         """An event that is set at each change; whoever waits for it clears it. Changes in quick succession are one."""
         event = asyncio.Event()
-        self._watchers[subject].add(event)
+        for subject in subjects:
+            self._watchers[subject].add(event)
         try:
             yield event
         finally:
-            self._watchers[subject].discard(event)
-            if not self._watchers[subject]:
-                del self._watchers[subject]
+            for subject in subjects:
+                self._watchers[subject].discard(event)
+                if not self._watchers[subject]:
+                    del self._watchers[subject]

@@ -70,7 +70,7 @@ class Debugger:
     ) -> Outcome:
         """Call a revision once. Raises `Conflict` where it has no environment, and what a pool raises before a call."""
         if revision.number == deployment.active:
-            pool, number = self._router.running(deployment.service_id)
+            pool, number = self._router.running(self._router.find(deployment.service_id))
             if number == revision.number:
                 return await _outcome(pool.debug(parameters, deadline, request_id), time.time())
         try:

@@ -16,13 +16,13 @@ HALF_A_CHARACTER = "\ufffd"  # what decoding makes of bytes that were cut within
 def sealed(vault: Vault, current: Mapping[str, str] | None, given: Mapping[str, str] | None) -> dict[str, str] | None:
     """The sealed secrets after a change: those given are set, those given as "" are removed, the others stay."""
     kept = {name: text for name, text in (current or {}).items() if name not in (given or {})}
-    new = {name: vault.close(value, _purpose(name)) for name, value in (given or {}).items() if value}
+    new = {name: vault.close(value, purpose(name)) for name, value in (given or {}).items() if value}
     return {**kept, **new} or None
 
 
 def opened(vault: Vault, secrets: Mapping[str, str] | None) -> dict[str, str]:
     """Names and values. Raises `Conflict` SECRET_UNREADABLE."""
-    return {name: vault.open(text, _purpose(name)) for name, text in (secrets or {}).items()}
+    return {name: vault.open(text, purpose(name)) for name, text in (secrets or {}).items()}
 
 
 class Masker:
@@ -101,5 +101,6 @@ def _leaves(value: str) -> Iterator[str]:
                 yield text
 
 
-def _purpose(name: str) -> str:
+def purpose(name: str) -> str:
+    """What a secret variable is sealed for."""
     return f"environment variable {name}"

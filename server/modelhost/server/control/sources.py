@@ -147,7 +147,7 @@ class Sources:
         place = parse_url(location.url, "data_source.git.url")
         if location.url == record.url:
             return record
-        secret = self._vault.close(location.url, _purpose(record)) if place.credentials else ""
+        secret = self._vault.close(location.url, purpose(record.uid)) if place.credentials else ""
         return replace(record, url=place.url, secret=secret)
 
     def _placed_in_gitlab(self, record: DataSource, location: Location) -> DataSource:
@@ -162,7 +162,7 @@ class Sources:
         secret, expires = record.secret, record.options.token_expires
         if location.token or not secret:
             check_token(location.token, "data_source.gitlab.token")
-            secret, expires = self._vault.close(location.token, _purpose(record)), None
+            secret, expires = self._vault.close(location.token, purpose(record.uid)), None
         elif origin(place.url) != origin(record.url):
             raise InvalidRequest(
                 "data_source.gitlab.token",
@@ -174,7 +174,7 @@ class Sources:
 
     def _secret(self, record: DataSource) -> str:
         try:
-            return self._vault.open(record.secret, _purpose(record))
+            return self._vault.open(record.secret, purpose(record.uid))
         except Conflict as error:
             raise Conflict(
                 error.reason,
@@ -199,5 +199,6 @@ class Sources:
         sources.delete(tx, source_id)
 
 
-def _purpose(record: DataSource) -> str:
-    return f"data source {record.uid}"
+def purpose(uid: str) -> str:
+    """What the secret of a data source is sealed for."""
+    return f"data source {uid}"

@@ -11,7 +11,10 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 @dataclass(slots=True, eq=False)
 class Service:
-    """A service that can be called, or could be if its deployment ran. `state` is the deployment's when last read."""
+    """A service that can be called, or could be if its deployment ran. `state` is the deployment's when last read.
+
+    `open` is whether everybody may call it.
+    """
 
     service_id: str
     deployment_id: str
@@ -19,6 +22,7 @@ class Service:
     pool: Pool | None = None
     revision: int = 0
     state: DeploymentState = DeploymentState.STOPPED
+    open: bool = False
 
     @property
     def starting(self) -> bool:
@@ -33,6 +37,7 @@ class Router:
         self._services: dict[str, Service] = {}
         self._listeners: list[Callable[[Service], None]] = []
         self._on_removal: list[Callable[[Service], None]] = []
+        self._count_open = 0
 
     def add(self, service_id: str, deployment_id: str, deployment_uid: str) -> None:
         """Make a service known; of no effect if it is."""
@@ -46,9 +51,22 @@ class Router:
         if service := self._services.pop(service_id, None):
             self._services.pop(service.deployment_id, None)
             service.pool = None
+            self._count_open -= service.open
             self.changed(service)
             for listener in self._on_removal:
                 listener(service)
+
+    def set_open(self, service_id: str, open_: bool) -> None:
+        """Let everybody call a service, or only those whom it is granted; of no effect for one that is not known."""
+        if (service := self._services.get(service_id)) is not None and service.open != open_:
+            service.open = open_
+            self._count_open += 1 if open_ else -1
+            self.changed(service)
+
+    @property
+    def has_open(self) -> bool:
+        """Whether there is a service that everybody may call."""
+        return self._count_open > 0
 
     def route(self, service_id: str, pool: Pool | None, revision: int) -> None:
         """Send the service's calls to `pool` from now on."""
@@ -60,14 +78,17 @@ class Router:
         """The service of that service id or deployment id. Raises `NotFound` SERVICE_NOT_FOUND."""
         service = self._services.get(name)
         if service is None:
-            raise NotFound(
-                ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND, "there is no prediction service {service}", service=name
-            )
+            raise self.no_service(name)
         return service
 
-    def running(self, name: str) -> tuple[Pool, int]:
-        """The pool and revision that answer for a service. Raises also `Conflict` SERVICE_NOT_RUNNING."""
-        service = self.find(name)
+    def no_service(self, name: str) -> NotFound:
+        """What is said of a service that is not there, and of one that the caller may not know of."""
+        return NotFound(
+            ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND, "there is no prediction service {service}", service=name
+        )
+
+    def running(self, service: Service) -> tuple[Pool, int]:
+        """The pool and revision that answer for a service. Raises `Conflict` SERVICE_NOT_RUNNING."""
         if service.pool is None and service.starting:
             raise Conflict(
                 ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,

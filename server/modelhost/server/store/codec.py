@@ -19,8 +19,13 @@ def encode(value: object) -> str:
 def decode_row(kind: type[T], columns: str, row: Row) -> T:
     """Build a value of a resource's class from a row of the named columns; columns of dataclasses hold JSON."""
     nested = _nested(kind)  # type: ignore[arg-type]  # mypy does not take a class for hashable
+    flags = _flags(kind)  # type: ignore[arg-type]
     values = {
-        name: msgspec.json.decode(value, type=nested[name]) if name in nested and isinstance(value, str) else value
+        name: msgspec.json.decode(value, type=nested[name])
+        if name in nested and isinstance(value, str)
+        else bool(value)
+        if name in flags
+        else value
         for name, value in zip(_names(columns), row, strict=True)
     }
     return msgspec.convert(values, kind)
@@ -29,6 +34,13 @@ def decode_row(kind: type[T], columns: str, row: Row) -> T:
 @cache
 def _names(columns: str) -> tuple[str, ...]:
     return tuple(name.strip().strip('"') for name in columns.split(","))
+
+
+@cache
+def _flags(kind: Any) -> frozenset[str]:
+    """Fields that SQLite holds as 0 or 1."""
+    hints = get_type_hints(kind)
+    return frozenset(field.name for field in fields(kind) if hints[field.name] is bool)
 
 
 @cache

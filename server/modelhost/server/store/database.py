@@ -81,6 +81,10 @@ class Database:
         future = self._thread.submit(self._transact, transaction, asyncio.get_running_loop())
         return await asyncio.shield(asyncio.wrap_future(future))
 
+    def run_now(self, transaction: Callable[[Transaction], T]) -> T:
+        """Run a transaction, and wait for it: before there is anybody whom that would keep. Raises also `DiskFull`."""
+        return self._thread.submit(self._transact, transaction, asyncio.get_running_loop()).result()
+
     def _transact(self, function: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop) -> T:
         transaction = Transaction(self._connection)
         try:

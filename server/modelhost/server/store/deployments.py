@@ -9,7 +9,7 @@ from modelhost.server.store.database import Transaction, Value
 
 COLUMNS = (
     "uid, id, service_id, description, source, settings, state, active, target, update_state, failure, version,"
-    " created, updated, service_created, workers"
+    " created, updated, service_created, workers, open"
 )
 REVISION_COLUMNS = (
     'deployment_uid, number, state, source, requested, settings, "commit", snapshot_digest, environment,'
@@ -39,6 +39,7 @@ def _columns(deployment: Deployment) -> dict[str, Value]:
         "updated": deployment.updated,
         "service_created": deployment.service_created,
         "workers": deployment.workers,
+        "open": deployment.open,
     }
 
 

@@ -102,6 +102,96 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX revisions_by_environment_digest ON revisions (environment_digest);
     """,
+    # 5: who may call what; what operators changed. Answers that are kept are sealed from here on
+    """
+    ALTER TABLE deployments ADD COLUMN open INTEGER NOT NULL DEFAULT 0;
+
+    DROP TABLE requests;
+    CREATE TABLE requests (
+        request_id TEXT PRIMARY KEY,
+        method     TEXT NOT NULL,
+        sealed     TEXT NOT NULL,  -- digest of the request without its request_id, and the response
+        created    REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_created ON requests (created);
+
+    -- One row: a text that the key opens that everything here is sealed with.
+    CREATE TABLE key_check (sealed TEXT NOT NULL) STRICT;
+
+    CREATE TABLE service_accounts (
+        uid         TEXT PRIMARY KEY,
+        id          TEXT NOT NULL UNIQUE,
+        description TEXT NOT NULL,
+        access_key  TEXT NOT NULL UNIQUE,
+        disabled    INTEGER NOT NULL,
+        version     INTEGER NOT NULL,
+        created     REAL NOT NULL,
+        updated     REAL NOT NULL
+    ) STRICT;
+
+    CREATE TABLE credentials (
+        id          TEXT PRIMARY KEY,
+        account_uid TEXT NOT NULL REFERENCES service_accounts (uid) ON DELETE CASCADE,
+        kind        TEXT NOT NULL,
+        sealed      TEXT NOT NULL,  -- of secret keys
+        digest      TEXT NOT NULL,  -- of API keys
+        description TEXT NOT NULL,
+        created     REAL NOT NULL,
+        expires     REAL,
+        last_used   REAL
+    ) STRICT;
+    CREATE INDEX credentials_by_account ON credentials (account_uid);
+
+    CREATE TABLE grants (
+        account_uid    TEXT NOT NULL REFERENCES service_accounts (uid) ON DELETE CASCADE,
+        deployment_uid TEXT NOT NULL REFERENCES deployments (uid) ON DELETE CASCADE,
+        limits         TEXT NOT NULL,     -- JSON of identities.GrantLimits
+        created        REAL NOT NULL,
+        updated        REAL NOT NULL,
+        day            INTEGER NOT NULL,  -- the last on which calls counted, since the epoch, UTC
+        used           INTEGER NOT NULL,  -- calls that counted on it
+        PRIMARY KEY (account_uid, deployment_uid)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX grants_by_deployment ON grants (deployment_uid);
+
+    -- Of tokens that were issued, for as long as their timestamp would be taken again.
+    CREATE TABLE nonces (
+        access_key TEXT NOT NULL,
+        nonce      TEXT NOT NULL,
+        expires    REAL NOT NULL,
+        PRIMARY KEY (access_key, nonce)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX nonces_by_expires ON nonces (expires);
+
+    CREATE TABLE operators (
+        uid           TEXT PRIMARY KEY,
+        id            TEXT NOT NULL UNIQUE,
+        role          INTEGER NOT NULL,
+        description   TEXT NOT NULL,
+        digest        TEXT NOT NULL UNIQUE,
+        disabled      INTEGER NOT NULL,
+        version       INTEGER NOT NULL,
+        created       REAL NOT NULL,
+        updated       REAL NOT NULL,
+        token_created REAL NOT NULL,
+        expires       REAL,
+        last_used     REAL
+    ) STRICT;
+
+    CREATE TABLE audit_events (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        time       REAL NOT NULL,
+        operator   TEXT NOT NULL,
+        method     TEXT NOT NULL,
+        resource   TEXT NOT NULL,
+        peer       TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        before     TEXT NOT NULL,
+        after      TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX audit_events_by_resource ON audit_events (resource);
+    CREATE INDEX audit_events_by_time ON audit_events (time);
+    """,
 )
 
 

@@ -3,8 +3,11 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from google.protobuf.message import Message
+
 from modelhost.server.api import convert, masks, names, paging
 from modelhost.server.api.admin import fields
+from modelhost.server.api.auditing import Subject
 from modelhost.server.api.call import Call
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.control.changes import Changes
@@ -12,6 +15,7 @@ from modelhost.server.control.deployments import SERVICE_PREFIX, Deployments
 from modelhost.server.control.preview import Preview
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.resources import Deployment, Revision
+from modelhost.server.serving.pool import PoolStatus
 from modelhost.server.serving.router import Router
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database, Transaction
@@ -55,7 +59,7 @@ class DeploymentMethods:
             tx.after_commit(lambda: self._router.add(made.service_id, made.id, made.uid))
             return self._shown(made)
 
-        created = await self._mutations.run(call, request, pb.Deployment, create, validate_only=request.validate_only)
+        created = await self._mutations.run(call, request, pb.Deployment, create, self._subject(request.deployment_id), validate_only=request.validate_only)
         if request.validate_only:
             await self._preview.check(wish.source, wish.settings)
         return created
@@ -94,7 +98,7 @@ class DeploymentMethods:
             checked.append(wanted)
             return self._shown(self._commands.update(tx, wanted, etag))
 
-        updated = await self._mutations.run(call, request, pb.Deployment, update, validate_only=request.validate_only)
+        updated = await self._mutations.run(call, request, pb.Deployment, update, self._subject(deployment_id), validate_only=request.validate_only)
         if request.validate_only and checked:
             await self._preview.check(checked[0].source, checked[0].settings)
         return updated
@@ -103,14 +107,14 @@ class DeploymentMethods:
         """Start one."""
         deployment_id = names.parse(request.name, names.DEPLOYMENTS)
         return await self._mutations.run(
-            call, request, pb.Deployment, lambda tx: self._shown(self._commands.start(tx, deployment_id, request.etag))
+            call, request, pb.Deployment, lambda tx: self._shown(self._commands.start(tx, deployment_id, request.etag)), self._subject(deployment_id)
         )
 
     async def stop_deployment(self, call: Call, request: pb.StopDeploymentRequest) -> pb.Deployment:
         """Stop one."""
         deployment_id = names.parse(request.name, names.DEPLOYMENTS)
         return await self._mutations.run(
-            call, request, pb.Deployment, lambda tx: self._shown(self._commands.stop(tx, deployment_id, request.etag))
+            call, request, pb.Deployment, lambda tx: self._shown(self._commands.stop(tx, deployment_id, request.etag)), self._subject(deployment_id)
         )
 
     async def rollback_deployment(self, call: Call, request: pb.RollbackDeploymentRequest) -> pb.Deployment:
@@ -123,6 +127,7 @@ class DeploymentMethods:
             request,
             pb.Deployment,
             lambda tx: self._shown(self._commands.rollback(tx, deployment_id, request.revision, request.etag)),
+            self._subject(deployment_id),
         )
 
     async def delete_deployment(self, call: Call, request: pb.DeleteDeploymentRequest) -> pb.Deployment:
@@ -132,7 +137,7 @@ class DeploymentMethods:
         def delete(tx: Transaction) -> pb.Deployment:
             return self._shown(self._commands.delete(tx, deployment_id, request.etag, force=request.force))
 
-        return await self._mutations.run(call, request, pb.Deployment, delete)
+        return await self._mutations.run(call, request, pb.Deployment, delete, self._subject(deployment_id))
 
     async def watch_deployment(
         self, call: Call, request: pb.WatchDeploymentRequest
@@ -155,6 +160,13 @@ class DeploymentMethods:
                     last = response
                     yield response
                 await changed.wait()
+
+    def _subject(self, deployment_id: str) -> Subject:
+        def look(tx: Transaction) -> Message | None:
+            found = deployments.get(tx, deployment_id)
+            return convert.deployment(found, PoolStatus()) if found else None
+
+        return Subject(names.join(names.DEPLOYMENTS, deployment_id), look)
 
     async def _find(self, name: str) -> Deployment:
         deployment_id = names.parse(name, names.DEPLOYMENTS)

@@ -4,6 +4,7 @@ import asyncio
 
 from modelhost.envs import Environment, EnvironmentStore
 from modelhost.server.api import convert, names, paging
+from modelhost.server.api.auditing import Auditor
 from modelhost.server.api.call import Call
 from modelhost.server.control.collector import Collector
 from modelhost.server.control.runtimes import Runtimes
@@ -18,9 +19,15 @@ class HostMethods:
     """Handlers of the Runtime and Environment methods."""
 
     def __init__(
-        self, database: Database, runtimes: Runtimes, environments: EnvironmentStore, collector: Collector
+        self,
+        database: Database,
+        runtimes: Runtimes,
+        environments: EnvironmentStore,
+        collector: Collector,
+        auditor: Auditor,
     ) -> None:
         self._database = database
+        self._auditor = auditor
         self._runtimes = runtimes
         self._environments = environments
         self._collector = collector
@@ -67,11 +74,14 @@ class HostMethods:
     ) -> pb.CollectEnvironmentsResponse:
         """Remove what nothing names."""
         collected = await self._collector.collect(only_say=request.validate_only)
-        return pb.CollectEnvironmentsResponse(
+        response = pb.CollectEnvironmentsResponse(
             environments=[names.join(names.ENVIRONMENTS, digest) for digest in collected.environments],
             snapshots=collected.snapshots,
             freed_bytes=collected.freed_bytes,
         )
+        if not request.validate_only:
+            await self._database.run(lambda tx: self._auditor.record(tx, call, names.ENVIRONMENTS, response, None))
+        return response
 
     async def _with_users(self, found: Environment) -> pb.Environment:
         users = await self._database.run(lambda tx: deployments.environment_users(tx, found.spec_digest))

@@ -3,8 +3,11 @@
 import codecs
 import time
 
+from google.protobuf.message import Message
+
 from modelhost.envs import Job
 from modelhost.server.api import convert_sources, masks, names, paging
+from modelhost.server.api.auditing import Subject
 from modelhost.server.api.call import Call
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.control.deployments import check_etag
@@ -54,7 +57,9 @@ class DataSourceMethods:
             location = convert_sources.location_from(wanted)
             return _shown(self._sources.create(tx, request.data_source_id, location, wanted.description))
 
-        return await self._mutations.run(call, request, pb.DataSource, create, validate_only=request.validate_only)
+        return await self._mutations.run(
+            call, request, pb.DataSource, create, self._subject(request.data_source_id), validate_only=request.validate_only
+        )
 
     async def get_data_source(self, call: Call, request: pb.GetDataSourceRequest) -> pb.DataSource:
         """Show one."""
@@ -86,7 +91,7 @@ class DataSourceMethods:
             location = convert_sources.location_from(message)
             return _shown(self._sources.update(tx, current, location, message.description))
 
-        return await self._mutations.run(call, request, pb.DataSource, update)
+        return await self._mutations.run(call, request, pb.DataSource, update, self._subject(source_id))
 
     async def delete_data_source(self, call: Call, request: pb.DeleteDataSourceRequest) -> pb.DeleteDataSourceResponse:
         """Forget one."""
@@ -97,7 +102,7 @@ class DataSourceMethods:
             self._sources.delete(tx, source_id)
             return pb.DeleteDataSourceResponse()
 
-        return await self._mutations.run(call, request, pb.DeleteDataSourceResponse, delete)
+        return await self._mutations.run(call, request, pb.DeleteDataSourceResponse, delete, self._subject(source_id))
 
     async def test_data_source(self, call: Call, request: pb.TestDataSourceRequest) -> pb.TestDataSourceResponse:
         """Ask whether it can be used."""
@@ -197,6 +202,13 @@ class DataSourceMethods:
 
         commit, content = await self._sources.ask(record, read)
         return pb.ReadFileResponse(text=_text(content), size=content.size, commit=commit)
+
+    def _subject(self, source_id: str) -> Subject:
+        def look(tx: Transaction) -> Message | None:
+            found = sources.get(tx, source_id)
+            return _shown(found) if found else None
+
+        return Subject(names.join(names.DATA_SOURCES, source_id), look)
 
     async def _source(self, name: str, field: str = "data_source") -> DataSource:
         return await self._sources.get(names.parse(name, names.DATA_SOURCES, field))

@@ -102,6 +102,20 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX revisions_by_environment_digest ON revisions (environment_digest);
     """,
+    # 5: usage
+    """
+    CREATE TABLE usage (
+        service_id TEXT NOT NULL REFERENCES deployments (service_id) ON DELETE CASCADE,
+        span       INTEGER NOT NULL,  -- seconds: a minute, an hour or a day
+        start      INTEGER NOT NULL,  -- seconds since 1970, a multiple of the span
+        caller     TEXT NOT NULL,
+        received   INTEGER NOT NULL,  -- bytes of requests
+        sent       INTEGER NOT NULL,  -- bytes of responses
+        failures   TEXT NOT NULL,     -- JSON: calls by code
+        latency    BLOB NOT NULL,     -- MessagePack: calls by bucket of store/tally.py
+        PRIMARY KEY (service_id, span, start, caller)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

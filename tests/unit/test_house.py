@@ -20,20 +20,22 @@ PARTS = {
 MOST_LINES = 500
 
 # What each part of the server may import of ModelHost, besides itself, the stubs (v1) and TERMS.
-TERMS = {"catalogue", "errors", "private", "resources", "text"}
+TERMS = {"catalogue", "errors", "identities", "private", "resources", "text"}
 SERVER = {
     "errors": set(),
     "catalogue": {"envs"},
     "resources": set(),
+    "identities": set(),
     "private": set(),
     "text": set(),
     "vault": set(),
     "store": set(),
     "sources": {"envs"},
     "serving": {"envs", "runtimes"},
-    "access": {"store"},
+    "access": {"store", "vault"},
+    "rekeying": {"access", "control", "store", "vault"},
     "control": {"serving", "sources", "store", "vault", "envs", "runtimes"},
-    "api": {"control", "access", "serving", "sources", "store", "envs"},
+    "api": {"control", "access", "serving", "sources", "store", "vault", "rekeying", "envs"},
     "doors": {"api"},
     "observing": {"serving"},
     "statedir": {"envs"},
@@ -51,6 +53,7 @@ SERVER = {
         "config",
         "statedir",
         "observing",
+        "rekeying",
     },
     "commands": {"app", "config", "statedir", "store", "envs", "client", "observing"},
     "backup": {"store", "statedir", "vault", "config", "envs"},

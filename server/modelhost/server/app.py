@@ -11,15 +11,20 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
 from modelhost.envs import EnvironmentStore
-from modelhost.server.access.operators import Operators
+from modelhost.server.access.plane import AccessPlane
 from modelhost.server.api import reflection
+from modelhost.server.api.admin.accounts import AccountMethods
 from modelhost.server.api.admin.debug import DebugMethods
 from modelhost.server.api.admin.deployments import DeploymentMethods
 from modelhost.server.api.admin.host import HostMethods
 from modelhost.server.api.admin.logs import LogMethods
+from modelhost.server.api.admin.operators import OperatorMethods
 from modelhost.server.api.admin.revisions import RevisionMethods
 from modelhost.server.api.admin.services import ServiceMethods
 from modelhost.server.api.admin.sources import DataSourceMethods
+from modelhost.server.api.admin.usage import UsageMethods
+from modelhost.server.api.admission import Admission
+from modelhost.server.api.auditing import Auditor
 from modelhost.server.api.binding import bind
 from modelhost.server.api.health import HealthMethods
 from modelhost.server.api.methods import Access, Dispatcher, Method
@@ -30,7 +35,7 @@ from modelhost.server.config import ServerSettings
 from modelhost.server.control import locked
 from modelhost.server.control.actor import Plane
 from modelhost.server.control.builder import Builder
-from modelhost.server.control.changes import Changes
+from modelhost.server.control.changes import ACCESS, Changes
 from modelhost.server.control.collector import Collector
 from modelhost.server.control.debugger import Debugger
 from modelhost.server.control.deployments import Deployments
@@ -44,9 +49,11 @@ from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.control.sources import Sources
 from modelhost.server.control.token_check import TokenCheck
 from modelhost.server.doors.grpcio import GrpcioDoor
+from modelhost.server.observing.audit_stream import AuditStream
 from modelhost.server.observing.lag import watch_lag
 from modelhost.server.observing.listener import MetricsListener
 from modelhost.server.observing.metrics import Metrics
+from modelhost.server.rekeying import Rekeying, settled
 from modelhost.server.serving.confinement import end_users_of
 from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.isolation import Isolation, establish
@@ -59,7 +66,6 @@ from modelhost.server.statedir import StateDir
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database
 from modelhost.server.store.logs import Logs
-from modelhost.server.vault import Vault
 from modelhost.v1 import admin_pb2, predict_pb2
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -107,8 +113,7 @@ class App:
             log.warning("ended processes that an earlier server left behind", count=len(orphans))
         shutil.rmtree(state.workers, ignore_errors=True)
         state.workers.mkdir(mode=0o700, exist_ok=True)
-        operators = Operators.from_file(state.admin_token)
-        vault = Vault.from_file(state.secret_key)
+        vault = database.run_now(lambda tx: settled(state.secret_key, tx))
         self._isolation = isolation = self._isolate(settings, state, uids)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
@@ -120,6 +125,13 @@ class App:
         self._stopping = asyncio.Event()
         self._stop_grace = settings.stop_grace
         changes = Changes()
+        self._access = access = AccessPlane(
+            database,
+            vault,
+            admin_token=state.admin_token,
+            token_lifetime=settings.token_lifetime,
+            changed=lambda: changes.notify(ACCESS),
+        )
         holds = Holds()
         self._collector = collector = Collector(database, snapshots, environments, holds, state.cache / "sources")
 
@@ -128,6 +140,7 @@ class App:
         self._router = router = Router()
         self._metrics = metrics = Metrics(router, metadata.version("modelhost"))
         router.listen(lambda service: changes.notify(service.deployment_uid, service.service_id, service.deployment_id))
+        router.on_removal(lambda service: access.forget_service(service.deployment_uid))
         self._sources = sources = Sources(
             database, state.cache / "sources", state.marker, vault, snapshot_limit=settings.snapshot_limit
         )
@@ -185,11 +198,16 @@ class App:
             kept_revisions=settings.kept_revisions,
             forget_logs=lambda uid, gone: _in_background(logs.remove_builds, uid, gone),
         )
-        mutations = Mutations(database, vault.fingerprint)
+        self._audit_stream = AuditStream(settings.audit_log) if settings.audit_log else None
+        auditor = Auditor(self._audit_stream.tell if self._audit_stream else lambda event: None)
+        mutations = Mutations(database, vault, auditor)
+
         names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
+        admission = Admission(router)
         health = HealthMethods(
             router,
-            operators,
+            access.gate,
+            admission,
             changes,
             open_names=set(names),
             ready_name=PREDICT.full_name,
@@ -202,7 +220,7 @@ class App:
                 ADMIN,
                 Access.OPERATOR,
                 DataSourceMethods(database, sources, mutations),
-                HostMethods(database, runtimes, environments, collector),
+                HostMethods(database, runtimes, environments, collector, auditor),
                 DeploymentMethods(
                     database=database,
                     commands=commands,
@@ -214,17 +232,49 @@ class App:
                 RevisionMethods(database, commands, snapshots, Differ(snapshots, environments)),
                 DebugMethods(database, commands, debugger, settings.message_limit),
                 LogMethods(database, commands, logs),
-                ServiceMethods(database, router),
+                ServiceMethods(database, router, mutations, lambda: changes.notify(ACCESS)),
+                UsageMethods(database, access.usage),
+                AccountMethods(database, access.account_commands, mutations, lambda name: router.find(name).service_id),
+                OperatorMethods(
+                    database,
+                    access.operator_commands,
+                    mutations,
+                    Rekeying(state.secret_key, vault, access.key_changed),
+                ),
             ),
-            *bind(PREDICT, Access.CALLER, PredictMethods(router, database, commands, settings.message_limit)),
+            *bind(
+                PREDICT,
+                Access.CALLER,
+                PredictMethods(
+                    router=router,
+                    admission=admission,
+                    issuer=access.issuer,
+                    database=database,
+                    commands=commands,
+                    message_limit=settings.message_limit,
+                ),
+                for_anyone={"IssueToken"},
+            ),
             *bind(HEALTH, Access.ANYONE, health),
             *bind(reflection.SERVICE, Access.ANYONE, reflected),
             *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
         ]
         host_name = settings.listen.rpartition(":")[0]
-        observers = {f"/{PREDICT.full_name}/Predict": predict_observer(router, metrics.call_ended)}
+        observers = {
+            f"/{PREDICT.full_name}/Predict": predict_observer(
+                metrics.call_ended, access.usage.ended if settings.usage else lambda *_: None
+            )
+        }
+        dispatcher = Dispatcher(
+            methods,
+            access.gate,
+            self._stopping,
+            observers,
+            lets_anonymous_in=lambda: router.has_open,
+            watch_access=lambda: changes.watch(ACCESS),
+        )
         self._door = GrpcioDoor(
-            Dispatcher(methods, operators, self._stopping, observers),
+            dispatcher,
             settings.listen,
             message_limit=settings.message_limit,
         )
@@ -247,13 +297,15 @@ class App:
         kept = await self._database.run(deployments.all_revision_numbers)
         await asyncio.to_thread(self._logs.sweep, kept)
         await locked.complete(self._database, self._environments)
+        await self._access.start()
         await self._reconciler.prepare()
         await self._door.start()
         if self._metrics_listener is not None:
             self._metrics_listener.start()
         self._chores.append(asyncio.ensure_future(watch_lag(self._metrics.loop_lagged)))
         await self._reconciler.start()
-        self._chores += map(asyncio.ensure_future, (self._collector.run(), self._token_check.run()))
+        chores = (self._collector.run(), self._token_check.run(), *self._access.chores())
+        self._chores += map(asyncio.ensure_future, chores)
         say = log.info if self._isolation.is_complete else log.warning
         say(self._isolation.describe())
         metrics = {"metrics": self.metrics_address} if self.metrics_address else {}
@@ -279,6 +331,7 @@ class App:
             chore.cancel()
         await asyncio.gather(self._reconciler.close(), self._debugger.close())
         await closing_door
+        await self._access.close()
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)
         await asyncio.to_thread(self._host.close)
@@ -286,6 +339,8 @@ class App:
         self._spawner.close()
         if self._metrics_listener is not None:  # late, so that the last calls are seen
             await asyncio.to_thread(self._metrics_listener.close)
+        if self._audit_stream is not None:
+            await asyncio.to_thread(self._audit_stream.close)
         self._database.close()
         self.state.unlock()
         log.info("stopped")

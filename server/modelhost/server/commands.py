@@ -20,6 +20,7 @@ from modelhost.server.config import (
     DEFAULT_MESSAGE_LIMIT,
     DEFAULT_SNAPSHOT_LIMIT,
     DEFAULT_STOP_GRACE,
+    DEFAULT_TOKEN_LIFETIME,
     DEFAULT_WORKER_UIDS,
     ServerSettings,
     default_state_dir,
@@ -123,6 +124,22 @@ def serve(
         float,
         typer.Option(metavar="SECONDS", help="How long calls may go on when the server is told to end.", min=0),
     ] = DEFAULT_STOP_GRACE,
+    token_lifetime: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long the tokens of service accounts work, a minute to a day."),
+    ] = DEFAULT_TOKEN_LIFETIME,
+    usage: Annotated[
+        bool, typer.Option("--usage/--no-usage", help="Count the calls of each service by caller, for 90 days.")
+    ] = True,
+    audit_log: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELHOST_AUDIT_LOG",
+            metavar="FILE|syslog[://HOST:PORT]",
+            help="Where to write what operators change, too, as lines of JSON.",
+            show_default="nowhere",
+        ),
+    ] = "",
     shared_folder: Annotated[
         list[Path] | None,
         typer.Option(help="A folder of the host that models may use, as its permissions allow them. Repeatable."),
@@ -166,6 +183,9 @@ def serve(
             worker_memory=bytes_read(worker_memory),
             shared_folders=tuple(shared_folder or ()),
             stop_grace=stop_grace,
+            token_lifetime=token_lifetime,
+            usage=usage,
+            audit_log=audit_log,
         )
         uvloop.run(_serve(settings))
     except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, DomainError, OSError, ValueError) as error:

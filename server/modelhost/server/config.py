@@ -18,6 +18,9 @@ DEFAULT_KEPT_REVISIONS = 20
 DEFAULT_WORKER_UIDS = range(2_000_000_000, 2_000_065_536)
 MOST_UID = 2**32 - 2  # the one above means none
 DEFAULT_STOP_GRACE = 10.0  # seconds
+DEFAULT_TOKEN_LIFETIME = 7200.0  # seconds
+SHORTEST_TOKEN_LIFETIME = 60.0
+LONGEST_TOKEN_LIFETIME = 24 * 3600.0
 MOST_PORT = 65535
 
 
@@ -51,6 +54,9 @@ class ServerSettings:
     shared_folders: tuple[Path, ...] = ()
     worker_memory: int = 0
     stop_grace: float = DEFAULT_STOP_GRACE
+    token_lifetime: float = DEFAULT_TOKEN_LIFETIME
+    usage: bool = True
+    audit_log: str = ""
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
@@ -64,6 +70,8 @@ class ServerSettings:
                 raise ValueError(f"--shared-folder {folder} must not have the state directory in it")
         if self.stop_grace < 0:
             raise ValueError("--stop-grace must be 0 or more seconds")
+        if not SHORTEST_TOKEN_LIFETIME <= self.token_lifetime <= LONGEST_TOKEN_LIFETIME:
+            raise ValueError("--token-lifetime must be from a minute to a day, in seconds")
         if self.message_limit < 1024:
             raise ValueError("the message limit must be at least 1024 bytes")
 

@@ -25,7 +25,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def settled(path: Path, tx: Transaction) -> Vault:
-    """The vault with the key that the database is sealed with, from its file, or made. Raises `OSError`, `ValueError`."""
+    """The vault with the key that the database is sealed with, read or made. Raises `OSError`, `ValueError`."""
     upcoming = _upcoming(path)
     vault = Vault.from_file(path)
     check = seals.check(tx)

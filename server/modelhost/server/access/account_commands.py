@@ -66,7 +66,7 @@ class AccountCommands:
         if accounts.get(tx, account_id):
             raise AlreadyExists(
                 ErrorReason.ERROR_REASON_SERVICE_ACCOUNT_EXISTS,
-                "a service account {account} exists already; `modelhost account rotate {account}` gives it a new secret",
+                "a service account {account} exists already; `modelhost account rotate {account}` changes its secret",
                 account=account_id,
             )
         now = self._clock()

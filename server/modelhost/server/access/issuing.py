@@ -110,6 +110,6 @@ def _signed(secret: str, message: bytes) -> str:
 def _refused() -> DomainError:
     return Unauthenticated(
         ErrorReason.ERROR_REASON_UNAUTHENTICATED,
-        "no token for this: the access key is not known, its secret key did not make the signature, the timestamp is over"
-        " 5 minutes from this server's clock, or the nonce was used before",
+        "no token for this: the access key is not known, its secret key did not make the signature, the timestamp is"
+        " over 5 minutes from this server's clock, or the nonce was used before",
     )

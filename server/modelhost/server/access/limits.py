@@ -137,6 +137,14 @@ class QuotaBatch:
 
 
 def _refused(
-    reason: "ErrorReason.ValueType", template: str, grant: LiveGrant, *, retry_after: float | None, **values: object
+    reason: "ErrorReason.ValueType",
+    template: str,
+    grant: LiveGrant,
+    *,
+    limit: object,
+    retry_after: float | None,
+    size: int | None = None,
 ) -> Busy:
-    return Busy(reason, template, retry_after=retry_after, account=f"service account {grant.account_id}", **values)
+    account = f"service account {grant.account_id}"
+    more = {} if size is None else {"size": str(size)}
+    return Busy(reason, template, retry_after=retry_after, hint="", account=account, limit=limit, **more)

@@ -16,9 +16,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 class OperatorCommands:
     """The commands. `changed` is called once a change is in force."""
 
-    def __init__(
-        self, live: Operators, changed: Callable[[], None], *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, live: Operators, changed: Callable[[], None], *, clock: Callable[[], float] = time.time) -> None:
         self._live = live
         self._changed = changed
         self._clock = clock

@@ -17,7 +17,6 @@ ALGORITHM: Final = "HS256"
 AUDIENCE: Final = "modelhost.v1.Predict"
 PURPOSE: Final = b"bearer tokens"  # of the key that is derived
 LONGEST = 1024  # characters
-DEFAULT_LIFETIME = 7200.0  # seconds
 
 
 class BadToken(Exception):
@@ -40,9 +39,7 @@ class Claims:
 class Tokens:
     """Issues and reads tokens. `key` returns the signing key as it is now; `lifetime` is in seconds."""
 
-    def __init__(
-        self, key: Callable[[], bytes], *, lifetime: float = DEFAULT_LIFETIME, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, key: Callable[[], bytes], *, lifetime: float, clock: Callable[[], float] = time.time) -> None:
         self._key = key
         self._lifetime = lifetime
         self._clock = clock

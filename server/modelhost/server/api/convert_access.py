@@ -58,9 +58,7 @@ def api_key(account_id: str, value: Credential) -> service_account_pb2.ApiKey:
     )
 
 
-def grant(
-    value: Grant, account_id: str, service_id: str, deployment_id: str, used: int
-) -> service_account_pb2.Grant:
+def grant(value: Grant, account_id: str, service_id: str, deployment_id: str, used: int) -> service_account_pb2.Grant:
     """A grant; `used` is how many calls counted today."""
     limits = value.limits
     return service_account_pb2.Grant(
@@ -139,7 +137,9 @@ def role_from(number: int, field: str) -> Role:
     try:
         return Role(number)
     except ValueError:
-        raise InvalidRequest(field, "{field} must be one of {roles}", roles=", ".join(f"ROLE_{r.name}" for r in Role)) from None
+        raise InvalidRequest(
+            field, "{field} must be one of {roles}", roles=", ".join(f"ROLE_{r.name}" for r in Role)
+        ) from None
 
 
 def audit_event(value: AuditEvent) -> audit_pb2.AuditEvent:

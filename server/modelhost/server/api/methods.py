@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -169,7 +169,8 @@ class Dispatcher:
                 while True:
                     if following is None:
                         following = asyncio.ensure_future(anext(responses))
-                    await asyncio.wait([following, stopping, access], return_when=asyncio.FIRST_COMPLETED)
+                    awaited: list[asyncio.Future[Any]] = [following, stopping, access]
+                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                     if access.done():
                         changed.clear()
                         access = asyncio.ensure_future(changed.wait())

@@ -150,8 +150,8 @@ def observer(
     """Tells of the calls of `predict`.
 
     `of_services` hears of all: of which service, or None for those that were not let in, so that callers cannot make up
-    names to be kept, nor spoil the figures of a service that is none of theirs; code, reason, seconds. `of_callers` hears
-    of those that were let in: service, caller, code, seconds, bytes of request and response.
+    names to be kept, nor spoil the figures of a service that is none of theirs; code, reason, seconds. `of_callers`
+    hears of those that were let in: service, caller, code, seconds, bytes of request and response.
     """
 
     def observe(call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:

@@ -1,7 +1,7 @@
 """The audit as a stream: each event as a line of JSON, to a file or to syslog, as soon as it is stored.
 
-What is stored is the record; the stream is a copy for those who collect such lines. It is written on a thread of its own:
-a slow disk or a syslog that does not answer holds up nobody.
+What is stored is the record; the stream is a copy for those who collect such lines. It is written on a thread of its
+own: a slow disk or a syslog that does not answer holds up nobody.
 """
 
 import json
@@ -86,7 +86,9 @@ def _handler(target: str) -> logging.Handler:
         return _Syslog(address=(host, int(port or SYSLOG_PORT)))
     path = Path(target)
     if not path.is_absolute():
-        raise ValueError(f"--audit-log must be the absolute path of a file, syslog or syslog://host:port, not {target!r}")
+        raise ValueError(
+            f"--audit-log must be the absolute path of a file, syslog or syslog://host:port, not {target!r}"
+        )
     return _File(path)
 
 
@@ -94,7 +96,7 @@ class _File(logging.handlers.WatchedFileHandler):
     def _open(self) -> Any:
         return open(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """logging: an event could not be written."""
         _not_written()
 
@@ -102,7 +104,7 @@ class _File(logging.handlers.WatchedFileHandler):
 class _Syslog(logging.handlers.SysLogHandler):
     append_nul = False
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """logging: an event could not be written."""
         _not_written()
 

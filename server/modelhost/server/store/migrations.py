@@ -192,6 +192,20 @@ MIGRATIONS = (
     CREATE INDEX audit_events_by_resource ON audit_events (resource);
     CREATE INDEX audit_events_by_time ON audit_events (time);
     """,
+    # 6: usage
+    """
+    CREATE TABLE usage (
+        service_id TEXT NOT NULL REFERENCES deployments (service_id) ON DELETE CASCADE,
+        span       INTEGER NOT NULL,  -- seconds: a minute, an hour or a day
+        start      INTEGER NOT NULL,  -- seconds since 1970, a multiple of the span
+        caller     TEXT NOT NULL,
+        received   INTEGER NOT NULL,  -- bytes of requests
+        sent       INTEGER NOT NULL,  -- bytes of responses
+        failures   TEXT NOT NULL,     -- JSON: calls by code
+        latency    BLOB NOT NULL,     -- MessagePack: calls by bucket of store/tally.py
+        PRIMARY KEY (service_id, span, start, caller)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -6,9 +6,7 @@ from modelhost.server.identities import Operator
 from modelhost.server.store.codec import decode_row
 from modelhost.server.store.database import Transaction, Value
 
-COLUMNS = (
-    "uid, id, role, description, digest, disabled, version, created, updated, token_created, expires, last_used"
-)
+COLUMNS = "uid, id, role, description, digest, disabled, version, created, updated, token_created, expires, last_used"
 
 
 def _changing(operator: Operator) -> dict[str, Value]:

@@ -49,13 +49,13 @@ def renew(
         ("revisions", "deployment_uid, number", "settings"),
     ):
         holds = f"json_extract({column}, '$.secret_env') IS NOT NULL"
-        for *owner, text in list(tx.execute(f"SELECT {key}, {column} FROM {table} WHERE {holds}")):
-            settings: dict[str, Any] = json.loads(str(text))
+        for row in list(tx.execute(f"SELECT {key}, {column} FROM {table} WHERE {holds}")):
+            settings: dict[str, Any] = json.loads(str(row[-1]))
             for name, sealed in settings["secret_env"].items():
                 if (new := renewed(sealed, of_variable(name))) is not None:
                     settings["secret_env"][name] = new
                     count += 1
             where = " AND ".join(f"{name.strip()} = ?" for name in key.split(","))
             changed = json.dumps(settings, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-            tx.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", changed, *owner)
+            tx.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", changed, *row[:-1])
     return count

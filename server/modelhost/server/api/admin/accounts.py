@@ -131,9 +131,7 @@ class AccountMethods:
         """Make an API key."""
         account_id = names.parse(request.service_account, names.ACCOUNTS, "service_account")
         check_description(request.description, "description", KEY_DESCRIPTION_LIMIT)
-        lifetime = convert_access.lifetime_from(
-            request.lifetime, given=request.HasField("lifetime"), field="lifetime"
-        )
+        lifetime = convert_access.lifetime_from(request.lifetime, given=request.HasField("lifetime"), field="lifetime")
 
         def create(tx: Transaction) -> pb.ApiKey:
             account = self._commands.find(tx, account_id)
@@ -184,7 +182,9 @@ class AccountMethods:
     async def list_grants(self, call: Call, request: pb.ListGrantsRequest) -> pb.ListGrantsResponse:
         """List who may call what."""
         size = paging.page_size(request.page_size)
-        account_id = names.parse(request.service_account, names.ACCOUNTS, "service_account") if request.service_account else ""
+        account_id = (
+            names.parse(request.service_account, names.ACCOUNTS, "service_account") if request.service_account else ""
+        )
         service = names.parse_service(request.service) if request.service else ""
         listing = f"{names.GRANTS} {account_id} {service}"
         after = tuple(paging.key_in(request.page_token, listing).split(" ")) if request.page_token else ("", "")

@@ -59,7 +59,14 @@ class DeploymentMethods:
             tx.after_commit(lambda: self._router.add(made.service_id, made.id, made.uid))
             return self._shown(made)
 
-        created = await self._mutations.run(call, request, pb.Deployment, create, self._subject(request.deployment_id), validate_only=request.validate_only)
+        created = await self._mutations.run(
+            call,
+            request,
+            pb.Deployment,
+            create,
+            self._subject(request.deployment_id),
+            validate_only=request.validate_only,
+        )
         if request.validate_only:
             await self._preview.check(wish.source, wish.settings)
         return created
@@ -98,7 +105,9 @@ class DeploymentMethods:
             checked.append(wanted)
             return self._shown(self._commands.update(tx, wanted, etag))
 
-        updated = await self._mutations.run(call, request, pb.Deployment, update, self._subject(deployment_id), validate_only=request.validate_only)
+        updated = await self._mutations.run(
+            call, request, pb.Deployment, update, self._subject(deployment_id), validate_only=request.validate_only
+        )
         if request.validate_only and checked:
             await self._preview.check(checked[0].source, checked[0].settings)
         return updated
@@ -107,14 +116,22 @@ class DeploymentMethods:
         """Start one."""
         deployment_id = names.parse(request.name, names.DEPLOYMENTS)
         return await self._mutations.run(
-            call, request, pb.Deployment, lambda tx: self._shown(self._commands.start(tx, deployment_id, request.etag)), self._subject(deployment_id)
+            call,
+            request,
+            pb.Deployment,
+            lambda tx: self._shown(self._commands.start(tx, deployment_id, request.etag)),
+            self._subject(deployment_id),
         )
 
     async def stop_deployment(self, call: Call, request: pb.StopDeploymentRequest) -> pb.Deployment:
         """Stop one."""
         deployment_id = names.parse(request.name, names.DEPLOYMENTS)
         return await self._mutations.run(
-            call, request, pb.Deployment, lambda tx: self._shown(self._commands.stop(tx, deployment_id, request.etag)), self._subject(deployment_id)
+            call,
+            request,
+            pb.Deployment,
+            lambda tx: self._shown(self._commands.stop(tx, deployment_id, request.etag)),
+            self._subject(deployment_id),
         )
 
     async def rollback_deployment(self, call: Call, request: pb.RollbackDeploymentRequest) -> pb.Deployment:

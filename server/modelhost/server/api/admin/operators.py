@@ -14,8 +14,8 @@ from modelhost.server.api.call import Call
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.control.deployments import check_etag
 from modelhost.server.errors import InvalidRequest
-from modelhost.server.rekeying import Rekeying
 from modelhost.server.identities import BUILT_IN_OPERATOR, Operator
+from modelhost.server.rekeying import Rekeying
 from modelhost.server.store import audit, operators
 from modelhost.server.store.audit import AuditFilter
 from modelhost.server.store.database import Database, Transaction
@@ -116,7 +116,9 @@ class OperatorMethods:
         """List what operators have changed."""
         size = paging.page_size(request.page_size)
         wanted = AuditFilter(
-            operator=names.join(names.OPERATORS, names.parse(request.operator, names.OPERATORS, "operator")) if request.operator else "",
+            operator=names.join(names.OPERATORS, names.parse(request.operator, names.OPERATORS, "operator"))
+            if request.operator
+            else "",
             method=f"modelhost.v1.Admin/{request.method.rpartition('/')[2]}" if request.method else "",
             resource=request.resource.rstrip("/"),
             since=_moment(request.start_time, "start_time") if request.HasField("start_time") else None,

@@ -21,7 +21,9 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 class ServiceMethods:
     """Handlers of the Service methods."""
 
-    def __init__(self, database: Database, router: Router, mutations: Mutations, access_changed: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, router: Router, mutations: Mutations, access_changed: Callable[[], None]
+    ) -> None:
         self._database = database
         self._router = router
         self._mutations = mutations

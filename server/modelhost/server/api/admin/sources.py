@@ -58,7 +58,12 @@ class DataSourceMethods:
             return _shown(self._sources.create(tx, request.data_source_id, location, wanted.description))
 
         return await self._mutations.run(
-            call, request, pb.DataSource, create, self._subject(request.data_source_id), validate_only=request.validate_only
+            call,
+            request,
+            pb.DataSource,
+            create,
+            self._subject(request.data_source_id),
+            validate_only=request.validate_only,
         )
 
     async def get_data_source(self, call: Call, request: pb.GetDataSourceRequest) -> pb.DataSource:

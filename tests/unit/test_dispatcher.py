@@ -7,12 +7,19 @@ from typing import Any
 import pytest
 from structlog.contextvars import clear_contextvars, get_contextvars
 
+from modelhost.server.access.accounts import Accounts
+from modelhost.server.access.callers import NOBODY, Caller
+from modelhost.server.access.gate import Gate
 from modelhost.server.access.operators import Operators
+from modelhost.server.access.tokens import Tokens
+from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
 from modelhost.server.api.methods import Access, Dispatcher, Unary
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.status import CallFailed, Code
+from modelhost.server.control.changes import ACCESS, Changes
 from modelhost.server.errors import NotFound
+from modelhost.server.identities import Role
 from modelhost.server.serving.router import Router
 from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -29,9 +36,9 @@ class Told:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
-    def __call__(self, request: Any, code: Code, reason: str, seconds: float) -> None:
+    def __call__(self, call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:
         assert seconds >= 0
-        self.calls.append((request, code.name, reason))
+        self.calls.append((call.size, code.name, reason, sent))
 
 
 @pytest.fixture
@@ -41,11 +48,18 @@ def told() -> Told:
 
 
 async def dispatch(handler: Handler, told: Told, *, data: bytes = REQUEST.SerializeToString(), **more: Any) -> bytes:
-    method: Any = Unary(PATH, more.pop("access", Access.ANYONE), pb.PredictRequest, handler)
-    dispatcher = Dispatcher([method], Operators("mha_token"), asyncio.Event(), {PATH: told})
-    return await dispatcher.unary(
-        method, Call(PATH, more.pop("metadata", {}), "peer", more.pop("deadline", None)), data
+    method: Any = Unary(PATH, more.pop("access", Access.ANYONE), more.pop("role", None), pb.PredictRequest, handler)
+    changes = Changes()
+    dispatcher = Dispatcher(
+        [method],
+        Gate(Operators("mha_token"), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
+        asyncio.Event(),
+        {PATH: told},
+        lets_anonymous_in=lambda: False,
+        watch_access=lambda: changes.watch(ACCESS),
     )
+    call = Call(PATH, more.pop("metadata", {}), "peer", more.pop("deadline", None), caller=more.pop("caller", NOBODY))
+    return await dispatcher.unary(method, call, data)
 
 
 async def answer(call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
@@ -58,7 +72,8 @@ async def test_a_call_is_named_by_its_caller_or_here_for_the_handler_and_for_the
 
     made = pb.PredictResponse.FromString(await dispatch(answer, told, metadata={"x-request-id": "not one"}))
     assert made.request_id == get_contextvars()["request_id"] not in ("", "mine", "not one")
-    assert told.calls == [(REQUEST, "OK", "")] * 2
+    size = REQUEST.ByteSize()
+    assert told.calls == [(size, "OK", "", given.ByteSize()), (size, "OK", "", made.ByteSize())]
 
 
 async def test_a_call_that_is_refused_is_told_with_its_reason(told: Told) -> None:
@@ -68,18 +83,18 @@ async def test_a_call_that_is_refused_is_told_with_its_reason(told: Told) -> Non
     with pytest.raises(CallFailed):
         await dispatch(refuse, told)
 
-    assert told.calls == [(REQUEST, "NOT_FOUND", "SERVICE_NOT_FOUND")]
+    assert told.calls == [(REQUEST.ByteSize(), "NOT_FOUND", "SERVICE_NOT_FOUND", 0)]
 
 
-async def test_of_a_call_that_is_not_let_in_or_not_read_no_request_is_told(told: Told) -> None:
+async def test_a_call_that_is_not_let_in_or_not_read_is_told(told: Told) -> None:
     with pytest.raises(CallFailed):
         await dispatch(answer, told, access=Access.CALLER)
     with pytest.raises(CallFailed):
         await dispatch(answer, told, data=b"\xff")
 
     assert told.calls == [
-        (None, "UNAUTHENTICATED", "UNAUTHENTICATED"),
-        (None, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
+        (0, "UNAUTHENTICATED", "UNAUTHENTICATED", 0),
+        (1, "INVALID_ARGUMENT", "MALFORMED_REQUEST", 0),
     ]
 
 
@@ -106,7 +121,7 @@ async def test_a_call_whose_caller_goes_away_is_told_by_its_deadline(
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    assert told.calls == [(REQUEST, *ended)]
+    assert told.calls == [(REQUEST.ByteSize(), *ended, 0)]
 
 
 async def test_a_fault_of_the_server_in_a_prediction_is_logged_with_what_it_was_about(told: Told) -> None:
@@ -119,10 +134,18 @@ async def test_a_fault_of_the_server_in_a_prediction_is_logged_with_what_it_was_
     pool: Any = Faulty()
     router.route("svc-1", pool, 3)
     unused: Any = None
-    methods = PredictMethods(router, unused, unused, 4096)
+    methods = PredictMethods(
+        router=router,
+        admission=Admission(router),
+        issuer=unused,
+        database=unused,
+        commands=unused,
+        message_limit=4096,
+    )
+    caller = Caller("operators/admin", role=Role.ADMIN)
 
     with pytest.raises(CallFailed):
-        await dispatch(methods.predict, told, metadata={"x-request-id": "mine"})
+        await dispatch(methods.predict, told, metadata={"x-request-id": "mine"}, caller=caller)
 
     assert get_contextvars() == {"request_id": "mine", "deployment": "model", "revision": 3}
-    assert told.calls == [(REQUEST, "INTERNAL", "INTERNAL")]
+    assert told.calls == [(REQUEST.ByteSize(), "INTERNAL", "INTERNAL", 0)]

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from modelhost.server.access.accounts import Accounts
+from modelhost.server.access.callers import Caller
+from modelhost.server.access.gate import Gate
 from modelhost.server.access.operators import Operators
+from modelhost.server.access.tokens import Tokens
 from modelhost.server.errors import Unauthenticated
+from modelhost.server.identities import Role
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 
@@ -15,12 +20,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "admin.token"
 
 
-def is_let_in(operators: Operators, value: str | bytes | None) -> bool:
+def caller(operators: Operators, value: str | bytes | None) -> Caller:
+    gate = Gate(operators, Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0))
+    return gate.caller({} if value is None else {"authorization": value})
+
+
+def is_let_in(operators: Operators, value: str) -> bool:
     try:
-        operators.check({} if value is None else {"authorization": value})
+        return caller(operators, value).role is Role.ADMIN
     except Unauthenticated:
         return False
-    return True
 
 
 def test_a_token_is_made_at_the_first_start_and_kept(path: Path) -> None:
@@ -57,7 +66,6 @@ def test_whoever_has_the_token_is_let_in(value: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None,
         "",
         "Bearer",
         "Bearer ",
@@ -72,17 +80,21 @@ def test_whoever_has_the_token_is_let_in(value: str) -> None:
         b"Bearer secret",
     ],
 )
-def test_nobody_else_is_and_all_are_told_the_same(value: str | bytes | None) -> None:
+def test_nobody_else_is_and_all_are_told_the_same(value: str | bytes) -> None:
     operators = Operators("secret")
 
     with pytest.raises(Unauthenticated) as caught:
-        operators.check({} if value is None else {"authorization": value})
+        caller(operators, value)
     with pytest.raises(Unauthenticated) as other:
-        operators.check({"authorization": "Bearer something else"})
+        caller(operators, "Bearer something else")
 
     assert caught.value.reason == ErrorReason.ERROR_REASON_UNAUTHENTICATED
     assert caught.value.message == other.value.message
     assert "secret" not in caught.value.message
+
+
+def test_who_comes_without_credentials_is_nobody() -> None:
+    assert caller(Operators("secret"), None).is_anonymous
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n"])

@@ -390,8 +390,8 @@ def with_content(path: Path, count: int = 2000) -> None:
     Database(path).close()
     with closing(apsw.Connection(str(path))) as connection, connection:
         for number in range(count):
-            row = (f"id-{number}", "CreateDeployment", "body", b"x" * 200, float(number))
-            connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", row)
+            row = (f"id-{number}", "CreateDeployment", "x" * 204, float(number))
+            connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?)", row)
 
 
 def refusal(path: Path) -> str:
@@ -628,14 +628,14 @@ async def test_after_a_restart_everything_is_taken_up_that_is_not_at_rest(
 
 async def test_answers_are_remembered_for_a_day(database: Database) -> None:
     def at(time: float, request_id: str) -> Callable[[Transaction], None]:
-        answer = Answered("/Create", "digest", request_id.encode())
+        answer = Answered("/Create", f"sealed {request_id}")
         return lambda tx: requests.remember(tx, request_id, answer, time)
 
     await database.run(at(0.0, "old"))
     await database.run(at(requests.KEPT_SECONDS - 1, "young"))
-    assert await database.run(lambda tx: requests.recall(tx, "old")) == Answered("/Create", "digest", b"old")
+    assert await database.run(lambda tx: requests.recall(tx, "old")) == Answered("/Create", "sealed old")
 
     await database.run(at(requests.KEPT_SECONDS + 1, "new"))
 
     assert await database.run(lambda tx: requests.recall(tx, "old")) is None
-    assert (await database.run(lambda tx: requests.recall(tx, "young"))).response == b"young"
+    assert await database.run(lambda tx: requests.recall(tx, "young")) == Answered("/Create", "sealed young")

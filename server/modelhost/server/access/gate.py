@@ -6,7 +6,7 @@ from typing import Final
 
 from modelhost.server.access.accounts import Accounts
 from modelhost.server.access.callers import NOBODY, Caller, expired, unauthenticated
-from modelhost.server.access.operators import TOKEN_PREFIX, Operators, digest_of
+from modelhost.server.access.operators import LiveOperator, Operators, digest_of
 from modelhost.server.access.tokens import BadToken, ExpiredToken, Tokens
 
 API_KEY_PREFIX: Final = "mhk_"
@@ -54,15 +54,14 @@ class Gate:
         if not isinstance(header, str) or header[: len(SCHEME)].lower() != SCHEME:
             raise unauthenticated()
         token = header[len(SCHEME) :].strip()
-        if token.startswith(TOKEN_PREFIX):
-            return self._operator(token, now)
+        if (operator := self._operators.find(token)) is not None:
+            return self._operator(operator, now)
         if token.startswith(API_KEY_PREFIX):
             return self._holder_of_api_key(token, now)
         return self._bearer(token, now)
 
-    def _operator(self, token: str, now: float) -> Caller:
-        operator = self._operators.find(token)
-        if operator is None or operator.disabled:
+    def _operator(self, operator: LiveOperator, now: float) -> Caller:
+        if operator.disabled:
             raise unauthenticated()
         if not operator.works(now):
             raise expired()

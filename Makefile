@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help host venv demo demo-gitlab run test chaos bench-recovery check fix docs proto proto-check proto-lint clean
+.PHONY: help host venv demo demo-gitlab run test chaos bench-host bench-recovery bench-auth check fix docs proto proto-check proto-lint clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,19 @@ chaos: venv ## Two minutes of everything that can go wrong (CHAOS_SECONDS=, CHAO
 
 bench-recovery: venv ## How soon a killed worker is replaced under load
 	@$(BIN)/python -m benchmarks.recovery
+
+bench-host: host ## Install what benchmarks need besides (Debian or Ubuntu, as root)
+	@command -v h2load >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing nghttp2-client"; \
+		apt-get update -q >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nghttp2-client >/dev/null; \
+	else \
+		echo "this host lacks h2load; install it (on Debian: apt-get install nghttp2-client) and try again" >&2; exit 2; \
+	fi
+
+bench-auth: venv bench-host ## What tokens, grants, limits and usage cost a call
+	@$(BIN)/python -m benchmarks.auth
 
 check: venv proto-check ## Lint, formats, types, stubs, reference pages
 	$(BIN)/ruff check .

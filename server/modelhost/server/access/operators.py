@@ -21,10 +21,10 @@ TOKEN_PREFIX = "mha_"  # noqa: S105 - tells people and secret scanners what it i
 class LiveOperator:
     """An operator, and whether its token still works."""
 
-    __slots__ = ("disabled", "expires", "name", "role", "uid", "use")
+    __slots__ = ("disabled", "expires", "name", "role", "token_created", "use")
 
-    def __init__(self, uid: str, operator_id: str, role: Role) -> None:
-        self.uid = uid
+    def __init__(self, operator_id: str, role: Role, token_created: float = 0.0) -> None:
+        self.token_created = token_created
         self.name = f"operators/{operator_id}"
         self.role = role
         self.disabled = False
@@ -45,9 +45,7 @@ class Operators:
     """All operators. Keeps only digests of tokens. On the event loop only."""
 
     def __init__(self, token: str) -> None:
-        self._built_in = LiveOperator("", BUILT_IN_OPERATOR, Role.ADMIN)
-        self._built_in_digest = digest_of(token)
-        self._by_digest: dict[str, LiveOperator] = {self._built_in_digest: self._built_in}
+        self._by_digest = {digest_of(token): LiveOperator(BUILT_IN_OPERATOR, Role.ADMIN)}
         self._digests: dict[str, str] = {}  # by uid
 
     @classmethod
@@ -66,21 +64,27 @@ class Operators:
         return self._by_digest.get(digest_of(token))
 
     def put(self, operator: Operator) -> None:
-        """Let an operator in from now on, as it is now."""
-        old = self._digests.get(operator.uid)
-        if old is not None and old != operator.digest:
-            self.remove(operator.uid)
-        live = self._by_digest.get(operator.digest) or LiveOperator(operator.uid, operator.id, operator.role)
-        live.role = operator.role
+        """Let an operator in as it is now. Who was let in as it was before is looked at anew."""
+        before = self._end(operator.uid)
+        live = LiveOperator(operator.id, operator.role, operator.token_created)
         live.disabled = operator.disabled
         live.expires = math.inf if operator.expires is None else operator.expires
+        if before is not None and before.token_created == operator.token_created:
+            live.use = before.use
         self._digests[operator.uid] = operator.digest
         self._by_digest[operator.digest] = live
 
     def remove(self, uid: str) -> None:
         """Let it in no more."""
-        if (digest := self._digests.pop(uid, None)) is not None:
-            self._by_digest.pop(digest).expires = 0
+        self._end(uid)
+
+    def _end(self, uid: str) -> LiveOperator | None:
+        digest = self._digests.pop(uid, None)
+        if digest is None:
+            return None
+        live = self._by_digest.pop(digest)
+        live.expires = 0
+        return live
 
     def last_used(self, uid: str) -> float | None:
         """When its token was last used since the start of the server."""

@@ -32,10 +32,7 @@ class ServiceMethods:
     async def get_service(self, call: Call, request: pb.GetServiceRequest) -> pb.Service:
         """Show one."""
         name = names.parse_service(request.name, "name")
-        found = await self._database.run(lambda tx: find_service(tx, name))
-        if found.service_created is None:
-            raise _no_service(name)
-        return self._shown(found)
+        return self._shown(await self._database.run(lambda tx: find_running_service(tx, name)))
 
     async def open_service(self, call: Call, request: pb.OpenServiceRequest) -> pb.Service:
         """Let everybody call one."""
@@ -88,6 +85,14 @@ def find_service(tx: Transaction, name: str) -> Deployment:
     """The deployment of a service by the id of either, from the moment that it is created. Raises `NotFound`."""
     found = deployments.by_service(tx, name) or deployments.get(tx, name)
     if found is None:
+        raise _no_service(name)
+    return found
+
+
+def find_running_service(tx: Transaction, name: str) -> Deployment:
+    """The same, from the moment that the deployment was RUNNING. Raises `NotFound`."""
+    found = find_service(tx, name)
+    if found.service_created is None:
         raise _no_service(name)
     return found
 

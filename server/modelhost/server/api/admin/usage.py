@@ -8,15 +8,15 @@ from typing import Final
 
 from modelhost.server.access.usage import UsageRecorder
 from modelhost.server.api import convert, names
+from modelhost.server.api.admin.services import find_running_service
 from modelhost.server.api.call import Call
-from modelhost.server.errors import InvalidRequest, NotFound
+from modelhost.server.errors import InvalidRequest
 from modelhost.server.resources import Deployment
-from modelhost.server.store import deployments, usage
+from modelhost.server.store import usage
 from modelhost.server.store.database import Database, Transaction
 from modelhost.server.store.tally import Tally
 from modelhost.server.store.usage import DAY, HOUR, MINUTE
 from modelhost.v1 import usage_pb2 as pb
-from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DAYS_DEFAULT: Final = 7
 ANONYMOUS: Final = "anonymous"
@@ -34,11 +34,12 @@ class UsageMethods:
     async def get_service_usage(self, call: Call, request: pb.GetServiceUsageRequest) -> pb.ServiceUsage:
         """Show what is stored and what is not stored yet."""
         caller = _caller(request.caller)
+        name = names.parse_service(request.service)
         windows = Windows(int(self._clock()), _days(request.days))
         unwritten: dict[int, dict[str, Tally]] = {}
 
         def read(tx: Transaction) -> tuple[Deployment, dict[int, Iterator[tuple[int, str, Tally]]]]:
-            deployment = _find(tx, request.service)
+            deployment = find_running_service(tx, name)
             service_id = deployment.service_id
             # Between this transaction and what it has called after it nothing is stored: one of them has each count.
             tx.after_commit(lambda: unwritten.update(self._recorder.unwritten(service_id)))
@@ -139,24 +140,6 @@ def _counts(tally: Tally) -> pb.UsageCounts:
         request_bytes=tally.received,
         response_bytes=tally.sent,
     )
-
-
-def _find(tx: Transaction, name: str) -> Deployment:
-    """The deployment whose service is meant, by either's name. Raises `InvalidRequest`, `NotFound`."""
-    collection = names.DEPLOYMENTS if name.startswith(f"{names.DEPLOYMENTS}/") else names.SERVICES
-    given = names.parse(name, collection, "service")
-    found = None
-    if collection == names.SERVICES:
-        found = deployments.by_service(tx, given)
-    if found is None and not name.startswith(f"{names.SERVICES}/"):
-        found = deployments.get(tx, given)
-    if found is None or found.service_created is None:
-        raise NotFound(
-            ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND,
-            "there is no prediction service {service}; it exists once its deployment has been RUNNING",
-            service=given,
-        )
-    return found
 
 
 def _days(days: int) -> int:

@@ -33,7 +33,10 @@ class AuditStream:
 
     def __init__(self, target: str) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(WAITING_EVENTS)
-        self._handler = _handler(target)
+        try:
+            self._handler = _handler(target)
+        except OSError as error:
+            raise OSError(f"the audit cannot be written to {target}: {error.strerror or error}") from error
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         self._listener = logging.handlers.QueueListener(self._queue, self._handler)
         self._listener.start()

@@ -1,0 +1,189 @@
+"""Another secret.key, while the server runs: what was sealed opens with it, and a server that is killed on the way
+comes back with one of the two and all of its secrets.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelhost.server.access import issuing
+from modelhost.server.control import secret_env, sources
+from modelhost.server.errors import Conflict
+from modelhost.server.rekeying import Rekeying, settled
+from modelhost.server.store import requests, seals
+from modelhost.server.store.database import Database, Transaction
+from modelhost.server.vault import Vault
+from modelhost.v1 import operator_pb2, service_account_pb2
+from tests.git_repos import Repo
+from tests.running import RunningServer, eventually, reason_of
+
+SECRET_MODEL = b"import os\ndef predict(p):\n    return os.environ['WORD']\n"
+
+
+def rotate(server: RunningServer) -> int:
+    answer = server.client.admin.RotateSecretKey(operator_pb2.RotateSecretKeyRequest())
+    return int(answer.resealed)
+
+
+def login(server: RunningServer, account: service_account_pb2.ServiceAccount) -> str:
+    from modelhost.client.signing import token_request
+
+    with server.connect(None) as client:
+        return client.predict_stub.IssueToken(token_request(account.access_key, account.secret_key)).token
+
+
+def test_everything_that_is_sealed_opens_with_the_new_key_also_after_a_restart(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": SECRET_MODEL})
+    state = tmp_path / "state"
+    request = service_account_pb2.CreateServiceAccountRequest(
+        service_account_id="shop", request_id="6a1a6d5e-6f4c-4b55-8c36-0f3b4b0f6a5b"
+    )
+    with RunningServer(state) as server:
+        server.add_source("models", repo)
+        server.deploy("model", "models", secret_env={"WORD": "hush"})
+        account = server.client.admin.CreateServiceAccount(request)
+        server.client.admin.GrantService(
+            service_account_pb2.GrantServiceRequest(service_account="shop", service="model")
+        )
+        token = login(server, account)
+        before = (state / "secret.key").read_text()
+
+        assert rotate(server) == 5  # a variable of the deployment and twice of its revision, a secret key, an answer
+
+        assert (state / "secret.key").read_text() != before
+        assert not (state / "secret.key.next").exists()
+        assert (state / "secret.key").stat().st_mode & 0o777 == 0o600
+        with server.connect(token) as client:
+            assert reason_of(lambda: client.predict("model", 0)) == "UNAUTHENTICATED"
+        with server.connect(login(server, account)) as client:
+            assert client.predict("model", 0).result == "hush"
+        assert server.client.admin.CreateServiceAccount(request) == account
+        server.scale("model", 2)  # opens the variable for another worker
+
+    with RunningServer(state) as server:
+        eventually(lambda: not reason_of(lambda: server.predict("model", 0)))
+        assert server.predict("model", 0) == "hush"
+        with server.connect(login(server, account)) as client:
+            assert client.predict("model", 0).result == "hush"
+        assert server.client.admin.CreateServiceAccount(request) == account
+
+
+# -- in the middle -----------------------------------------------------------------------------------------------------
+
+
+SEALED = {"credentials": issuing.purpose("id"), "data_sources": sources.purpose("uid")}
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> "Iterator[Database]":
+    database = Database(tmp_path / "modelhost.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "secret.key"
+
+
+def sealed_source(vault: Vault) -> "object":
+    def insert(tx: Transaction) -> None:
+        tx.insert(
+            "data_sources", uid="uid", id="id", kind="gitlab", url="", description="", version=1, created=0.0,
+            updated=0.0, secret=vault.close("hush", sources.purpose("uid")), options="{}",
+        )  # fmt: skip
+
+    return insert
+
+
+def stored(tx: Transaction) -> str:
+    row = tx.one("SELECT secret FROM data_sources")
+    assert row is not None
+    return str(row[0])
+
+
+async def started(database: Database, path: Path) -> Vault:
+    """The vault as the next server has it."""
+    return await database.run(lambda tx: settled(path, tx))
+
+
+async def opened(database: Database, vault: Vault) -> str:
+    return vault.open(await database.run(stored), sources.purpose("uid"))
+
+
+class Killed(BaseException):
+    pass
+
+
+async def test_killed_before_all_is_sealed_anew_the_key_is_the_one_before(database: Database, path: Path) -> None:
+    vault = await started(database, path)
+    await database.run(sealed_source(vault))
+    before = path.read_text()
+
+    def change(tx: Transaction) -> None:
+        Rekeying(path, vault, lambda: None).change(tx)
+        raise Killed
+
+    with pytest.raises(Killed):
+        await database.run(change)
+    assert path.with_name("secret.key.next").exists()
+
+    assert await opened(database, await started(database, path)) == "hush"
+    assert path.read_text() == before
+    assert not path.with_name("secret.key.next").exists()
+
+
+async def test_killed_before_the_file_has_its_name_the_key_is_the_new_one(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = await started(database, path)
+    await database.run(sealed_source(vault))
+    before = path.read_text()
+
+    def refuse(*_: object) -> None:
+        raise OSError("killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", lambda old, new: refuse() if new == path else os.replace(old, new))
+        await database.run(Rekeying(path, vault, lambda: None).change)
+        await asyncio.sleep(0)
+    assert path.read_text() == before
+    assert await opened(database, vault) == "hush"  # the server that was not killed goes on, too
+
+    assert await opened(database, await started(database, path)) == "hush"
+    assert path.read_text() != before
+    assert not path.with_name("secret.key.next").exists()
+
+
+async def test_what_the_key_does_not_open_stays_as_it_is(database: Database, path: Path) -> None:
+    vault = await started(database, path)
+    await database.run(sealed_source(Vault(b"x" * 32)))
+    lost = await database.run(stored)
+
+    assert await database.run(Rekeying(path, vault, lambda: None).change) == 0
+    assert await database.run(stored) == lost
+
+
+async def test_without_the_key_that_all_is_sealed_with_a_server_starts_all_the_same(
+    database: Database, path: Path
+) -> None:
+    await database.run(sealed_source(await started(database, path)))
+    path.unlink()
+
+    vault = await started(database, path)
+
+    with pytest.raises(Conflict):
+        await opened(database, vault)
+    check = await database.run(seals.check)
+    assert check is not None
+    assert vault.open(check, "key check") == "key check"
+
+
+def test_every_column_that_is_sealed_is_known(tmp_path: Path) -> None:
+    """What is sealed begins with the format's mark: a new column with such text has to be sealed anew, too."""
+    purposes = {sources.purpose("x"), secret_env.purpose("x"), issuing.purpose("x"), requests.purpose("x")}
+    assert len(purposes) == 4

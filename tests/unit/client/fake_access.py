@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from modelhost.v1.access_pb2 import ROLE_VIEWER
 from modelhost.v1.audit_pb2 import AuditEvent, ListAuditEventsResponse
 from modelhost.v1.operator_pb2 import (
     DeleteOperatorResponse,
@@ -22,6 +23,7 @@ from modelhost.v1.service_account_pb2 import (
     DeleteApiKeyResponse,
     DeleteServiceAccountResponse,
     Grant,
+    GrantLimits,
     ListGrantsResponse,
     ListServiceAccountsResponse,
     RevokeServiceResponse,
@@ -68,6 +70,26 @@ class FakeAccess:
         self.accounts[name] = account
         self.secrets[account.access_key] = f"secret-of-{name}"
         return account
+
+    def add_operator(self, name: str, **fields: Any) -> Operator:
+        """Have an operator there."""
+        fields = {"role": ROLE_VIEWER, "create_time": Timestamp(seconds=NOW), **fields}
+        self.operators[name] = Operator(name=f"operators/{name}", **fields)
+        return self.operators[name]
+
+    def add_grant(self, account: str, deployment: str, **limits: Any) -> Grant:
+        """Have a grant there."""
+        grant = Grant(
+            name=f"serviceAccounts/{account}/grants/svc-{deployment}",
+            service_account=f"serviceAccounts/{account}",
+            service=f"services/svc-{deployment}",
+            deployment=f"deployments/{deployment}",
+            limits=GrantLimits(**limits),
+            requests_today=17,
+            create_time=Timestamp(seconds=NOW),
+        )
+        self.grants[account, f"svc-{deployment}"] = grant
+        return grant
 
     # Accounts
 
@@ -152,16 +174,8 @@ class FakeAccess:
 
     def GrantService(self, request, context):
         account, service = self._account(request.service_account, context), self._service(request.service, context)
-        grant = Grant(
-            name=f"{account.name}/grants/{last_part(service.name)}",
-            service_account=account.name,
-            service=service.name,
-            deployment=service.deployment,
-            limits=request.limits,
-            requests_today=17,
-            create_time=Timestamp(seconds=NOW),
-        )
-        self.grants[last_part(account.name), last_part(service.name)] = grant
+        grant = self.add_grant(last_part(account.name), last_part(service.deployment))
+        grant.limits.CopyFrom(request.limits)
         return grant
 
     def RevokeService(self, request, context):
@@ -225,13 +239,10 @@ class FakeAccess:
     # Operators
 
     def CreateOperator(self, request, context):
-        operator = Operator()
-        operator.CopyFrom(request.operator)
-        operator.name = f"operators/{request.operator_id}"
-        operator.create_time.FromSeconds(NOW)
+        wanted = request.operator
+        operator = self.add_operator(request.operator_id, role=wanted.role, description=wanted.description)
         operator.token_create_time.FromSeconds(NOW)
         self._set_end(operator, request, "token_lifetime")
-        self.operators[request.operator_id] = operator
         return _with(operator, token=f"token-of-{request.operator_id}")
 
     def GetOperator(self, request, context):

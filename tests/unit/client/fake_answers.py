@@ -45,10 +45,12 @@ def page(kind: type, field: str, items: list, request: Any, **extra: Any) -> Any
     return kind(**{field: items[start : start + PAGE]}, next_page_token=more, **extra)
 
 
-def abort(context: grpc.ServicerContext, code: Code, message: str, reason: str, *details: Message) -> None:
+def abort(
+    context: grpc.ServicerContext, code: Code, message: str, reason: str, *details: Message, **values: str
+) -> None:
     if reason:
-        request_id = request_id_of(context)
-        values = {"request_id": request_id} if request_id else {}
+        if request_id := request_id_of(context):
+            values["request_id"] = request_id
         details_bin = rich_status(code, message, reason, *details, **values)
         context.set_trailing_metadata((("grpc-status-details-bin", details_bin),))
     context.abort(code, message)

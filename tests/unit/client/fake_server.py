@@ -65,6 +65,7 @@ class Refusal:
     message: str
     reason: str = ""
     details: tuple[Message, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -112,9 +113,11 @@ class FakeServer(FakeAccess, admin_pb2_grpc.AdminServicer, predict_pb2_grpc.Pred
         self.watched = threading.Event()
         self.released = threading.Event()
 
-    def refuse(self, method: str, code: Code, message: str, reason: str = "", *details: Message) -> None:
+    def refuse(
+        self, called: str, code: Code, message: str, reason: str = "", *details: Message, **metadata: str
+    ) -> None:
         """Have a method fail from now on."""
-        self.refusals[method] = Refusal(code, message, reason, details)
+        self.refusals[called] = Refusal(code, message, reason, details, metadata)
 
     def hold(self, method: str) -> Held:
         """Have the calls of a method wait until they are let go on, or are given up."""
@@ -443,7 +446,7 @@ def _method(fake: FakeServer, name: str, handler: Callable[..., Any], *, streams
             held.reached.set()
             _wait(held.go_on, context)
         if refusal := fake.refusals.get(name):
-            abort(context, refusal.code, refusal.message, refusal.reason, *refusal.details)
+            abort(context, refusal.code, refusal.message, refusal.reason, *refusal.details, **refusal.metadata)
 
     @wraps(handler)
     def unary(request: Any, context: grpc.ServicerContext) -> Any:

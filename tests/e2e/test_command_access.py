@@ -75,7 +75,7 @@ def test_a_model_is_handed_to_an_application_and_taken_away_again(modelhost: Com
     modelhost.ok("grant story double --rate 100/s --daily 1000 --request-bytes 64KiB")
     called = with_token(app)
     answer = called.ok("predict double 21")
-    too_large = called("predict double -", stdin=json.dumps("x" * 70_000))
+    too_large = called("predict double - --json", stdin=json.dumps("x" * 70_000))
     eventually(lambda: "serviceAccounts/story" in modelhost.ok("usage double").out, seconds=30)
     shown = modelhost.ok("account show story").out
     modelhost.ok("revoke story double")
@@ -86,7 +86,7 @@ def test_a_model_is_handed_to_an_application_and_taken_away_again(modelhost: Com
 
     assert before.code == 3
     assert answer.out == "42\n"
-    assert (too_large.code, "hint" in too_large.err or "64" in too_large.err) == (4, True)
+    assert (too_large.code, json.loads(too_large.err)["error"]["reason"]) == (4, "REQUEST_TOO_LARGE")
     assert "the checkout" in shown
     assert "double" in shown
     assert secret not in shown
@@ -179,6 +179,8 @@ def test_a_viewer_looks_and_does_not_deploy(modelhost: Command) -> None:
     modelhost.ok("operator update vera --role deployer")
     vera.ok("deploy --no-start --name other --source models --runtime python3.6")
     assert vera("audit").code == 8
+    modelhost.ok("operator update vera --role viewer")
+    assert vera("stop double").code == 8
     modelhost.ok("operator update vera --disable")
     assert vera("list").code == 6
     modelhost.ok("operator delete vera --yes")

@@ -4,16 +4,14 @@ One model on two real servers: a token, a grant with every limit and usage on th
 the other. Both are measured in turn, round after round; the last line has the median of the rounds' ratios.
 """
 
-import hmac
-import secrets
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.load import Shape, Target, frame, need_h2load, throughput
 from modelhost.client import Client
+from modelhost.client.signing import ServiceAccountKey, signed_request
 from modelhost.v1 import predict_pb2, service_account_pb2, service_pb2
 from tests.e2e.daemon import Daemon, find_python
 from tests.e2e.steps import Operator
@@ -80,20 +78,10 @@ def _with_all(daemon: Daemon, repo: Repo, folder: Path) -> Target:
     account = admin.CreateServiceAccount(service_account_pb2.CreateServiceAccountRequest(service_account_id="bench"))
     admin.GrantService(service_account_pb2.GrantServiceRequest(service_account="bench", service="model", limits=LIMITS))
     with Client(daemon.address) as client:
-        token = issue_token(client, account.access_key, account.secret_key)
+        key = ServiceAccountKey(account.access_key, account.secret_key)
+        token = client.predict_stub.IssueToken(signed_request(key)).token
     _check(daemon, token)
     return _target(daemon, folder / "on.body", f"authorization: Bearer {token}")
-
-
-def issue_token(client: Client, access_key: str, secret_key: str) -> str:
-    """Sign for a token."""
-    timestamp, nonce = int(time.time()), secrets.token_hex(16)
-    text = f"modelhost-v1\n{access_key}\n{timestamp}\n{nonce}"
-    signature = hmac.digest(secret_key.encode(), text.encode(), "sha256").hex()
-    request = predict_pb2.IssueTokenRequest(
-        access_key=access_key, timestamp=timestamp, nonce=nonce, signature=signature
-    )
-    return client.predict_stub.IssueToken(request).token
 
 
 def _with_none(daemon: Daemon, repo: Repo, folder: Path) -> Target:

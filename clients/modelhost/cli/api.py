@@ -11,21 +11,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     # The star is for type checkers alone, which know what it brings.
     from modelhost.client import *  # noqa: F403
+    from modelhost.v1.access_pb2 import *  # noqa: F403
+    from modelhost.v1.audit_pb2 import *  # noqa: F403
     from modelhost.v1.data_source_pb2 import *  # noqa: F403
     from modelhost.v1.deployment_pb2 import *  # noqa: F403
     from modelhost.v1.error_reason_pb2 import *  # noqa: F403
     from modelhost.v1.log_pb2 import *  # noqa: F403
+    from modelhost.v1.operator_pb2 import *  # noqa: F403
     from modelhost.v1.predict_pb2 import *  # noqa: F403
     from modelhost.v1.runtime_pb2 import *  # noqa: F403
+    from modelhost.v1.service_account_pb2 import *  # noqa: F403
+    from modelhost.v1.service_pb2 import *  # noqa: F403
+    from modelhost.v1.usage_pb2 import *  # noqa: F403
 
 _MODULES = (
     "modelhost.client",
+    "modelhost.v1.access_pb2",
+    "modelhost.v1.audit_pb2",
     "modelhost.v1.data_source_pb2",
     "modelhost.v1.deployment_pb2",
     "modelhost.v1.error_reason_pb2",
     "modelhost.v1.log_pb2",
+    "modelhost.v1.operator_pb2",
     "modelhost.v1.predict_pb2",
     "modelhost.v1.runtime_pb2",
+    "modelhost.v1.service_pb2",
+    "modelhost.v1.service_account_pb2",
+    "modelhost.v1.usage_pb2",
 )
 
 

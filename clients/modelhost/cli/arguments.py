@@ -1,10 +1,17 @@
 """Arguments that several verbs share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from modelhost.cli.completion import complete_deployment, complete_revision
+from modelhost.cli.completion import (
+    complete_account,
+    complete_deployment,
+    complete_operator,
+    complete_revision,
+    complete_service,
+)
 
 DeploymentName = Annotated[
     str, typer.Argument(metavar="NAME", help="The deployment.", autocompletion=complete_deployment)
@@ -26,4 +33,20 @@ Workers = Annotated[
 ValidateOnly = Annotated[
     bool,
     typer.Option("--validate-only", help="Change nothing, only check; also that project, ref and paths are there."),
+]
+AccountName = Annotated[
+    str, typer.Argument(metavar="ACCOUNT", help="The service account.", autocompletion=complete_account)
+]
+ServiceName = Annotated[
+    str,
+    typer.Argument(metavar="SERVICE", help="The service, or its deployment.", autocompletion=complete_service),
+]
+OperatorName = Annotated[str, typer.Argument(metavar="NAME", help="The operator.", autocompletion=complete_operator)]
+Expires = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="How long it works: 12h, 90d; without end if it is not said."),
+]
+SecretFile = Annotated[
+    Path | None,
+    typer.Option("--secret-file", metavar="FILE", help="Write the secret key to this new file instead of showing it."),
 ]

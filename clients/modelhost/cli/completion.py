@@ -50,6 +50,42 @@ def complete_environment(incomplete: str) -> list[str]:
     return _beginning_with(incomplete, digests)
 
 
+def complete_account(incomplete: str) -> list[str]:
+    """Return the service accounts whose id begins like this."""
+
+    def names(admin: "Admin") -> Iterable[str]:
+        from modelhost.cli import api
+
+        answer = admin.ListServiceAccounts(api.ListServiceAccountsRequest(page_size=_MOST), timeout=_PATIENCE)
+        return (account.name for account in answer.service_accounts)
+
+    return _beginning_with(incomplete, names)
+
+
+def complete_service(incomplete: str) -> list[str]:
+    """Return the deployments that have a service, and the ids of services, that begin like this."""
+
+    def names(admin: "Admin") -> Iterable[str]:
+        from modelhost.cli import api
+
+        services = admin.ListServices(api.ListServicesRequest(page_size=_MOST), timeout=_PATIENCE).services
+        return [name for service in services for name in (service.deployment, service.name)]
+
+    return _beginning_with(incomplete, names)
+
+
+def complete_operator(incomplete: str) -> list[str]:
+    """Return the operators whose id begins like this."""
+
+    def names(admin: "Admin") -> Iterable[str]:
+        from modelhost.cli import api
+
+        answer = admin.ListOperators(api.ListOperatorsRequest(page_size=_MOST), timeout=_PATIENCE)
+        return (operator.name for operator in answer.operators)
+
+    return _beginning_with(incomplete, names)
+
+
 def _beginning_with(incomplete: str, ask: "Callable[[Admin], Iterable[str]]") -> list[str]:
     with suppress(Exception):  # whatever it is, a shell in the middle of a line is no place to say so
         from modelhost.cli.connection import DEFAULT_ADDRESS, Session

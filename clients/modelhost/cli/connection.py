@@ -20,6 +20,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8470"
 TOKEN_VARIABLE = "MODELHOST_TOKEN"  # noqa: S105 - a name
 
 _PANEL = "Connection"
+_EXPIRED = "TOKEN_EXPIRED"
 
 
 @dataclass
@@ -83,6 +84,10 @@ class Session:
             raise CommandError(
                 f"the token is not safe to use: {error}", ExitCode.NOT_AUTHENTICATED, "give it with --token-file"
             ) from error
+        return self.connect(token)
+
+    def connect(self, token: str | None) -> "api.Client":
+        """Return another connection with another token; whoever asks for it closes it."""
         certificates = _read(self.ca_file) if self.ca_file else None
         try:
             return api.Client(
@@ -110,17 +115,25 @@ class Session:
 
     def _explain(self, error: "api.AccessDenied") -> CommandError:
         if self.token_file:
-            what = f"the server at {self.address} does not take the token in {self.token_file}"
+            which = f"the token in {self.token_file}"
         elif os.environ.get(TOKEN_VARIABLE):
-            what = f"the server at {self.address} does not take the token in {TOKEN_VARIABLE}"
-        elif self._token():
-            what = f"the server at {self.address} does not take the token that it published for this host"
+            which = f"the token in {TOKEN_VARIABLE}"
         else:
+            which = "the token that it published for this host" if self._token() else ""
+        hint = (
+            f"the admin token is `admin.token` in the server's state directory: --token-file FILE, or {TOKEN_VARIABLE}"
+        )
+        if not which:
             what = f"the server at {self.address} wants a token, and none was found"
+        elif error.reason == _EXPIRED:
+            what = f"{which} has expired"
+            hint = "`modelhost account token` gets another, `modelhost operator rotate` an operator's"
+        else:
+            what = f"the server at {self.address} does not take {which}"
         return CommandError(
             what,
             ExitCode.NOT_AUTHENTICATED,
-            f"the admin token is `admin.token` in the server's state directory: --token-file FILE, or {TOKEN_VARIABLE}",
+            f"{hint}: --token-file FILE, or {TOKEN_VARIABLE}",
             reason=error.reason,
             grpc_code=error.code.name,
         )

@@ -1,6 +1,5 @@
 """`modelhost list`, `start`, `stop`, `rollback` and `delete`."""
 
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from modelhost.cli import api
 from modelhost.cli.arguments import DeploymentName, NoWait, Quiet, RevisionNumber
 from modelhost.cli.bring_up import announce, finish
+from modelhost.cli.confirm import Yes, confirm
 from modelhost.cli.connection import Session
 from modelhost.cli.errors import CommandError, ExitCode
 from modelhost.cli.flags import verb
@@ -129,7 +129,7 @@ def delete(
     session: Session,
     name: DeploymentName,
     force: Annotated[bool, typer.Option("--force", help="Even if it runs: it is stopped first.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     no_wait: NoWait = False,
 ) -> None:
     """Delete a deployment with its revisions and logs.
@@ -140,8 +140,7 @@ def delete(
       modelhost delete churn
       modelhost delete churn --force --yes
     """
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm(f"delete {short(name)} with its revisions and logs?", abort=True, err=True)
+    confirm(f"delete {short(name)} with its revisions and logs?", yes)
     deployment = session.admin.DeleteDeployment(api.DeleteDeploymentRequest(name=name, force=force))
     if not no_wait:
         _wait_until_gone(session, deployment)

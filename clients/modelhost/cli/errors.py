@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 5
     NOT_AUTHENTICATED = 6
     MODEL_FAILED = 7
+    NOT_ALLOWED = 8
     INTERRUPTED = 130
 
 
@@ -37,6 +38,7 @@ EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.UNREACHABLE: "no server answers",
     ExitCode.NOT_AUTHENTICATED: "no token, or one that the server does not take",
     ExitCode.MODEL_FAILED: "the model failed the call: it raised, died, took too long",
+    ExitCode.NOT_ALLOWED: "the token is not allowed to do that",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -118,6 +120,7 @@ def _exit_code(error: "api.ModelHostError") -> ExitCode:
         api.Busy: ExitCode.REFUSED,
         api.Unreachable: ExitCode.UNREACHABLE,
         api.AccessDenied: ExitCode.NOT_AUTHENTICATED,
+        api.Forbidden: ExitCode.NOT_ALLOWED,
         api.ModelFailed: ExitCode.MODEL_FAILED,
     }
     return by_kind.get(type(error), ExitCode.FAILED)
@@ -128,7 +131,21 @@ def _hint(error: "api.ModelHostError") -> str:
         return f"try again in {error.retry_after:g} s"
     if isinstance(error, api.Unreachable) and not error.reason:
         return "is it running there? `modelhost serve` starts one here; --address or MODELHOST_ADDRESS says where it is"
+    if isinstance(error, api.Forbidden) and error.metadata.get("needed"):
+        return _whose_role(error.metadata)
     return _named(error.hint, error.metadata)
+
+
+def _whose_role(metadata: Mapping[str, str]) -> str:
+    """Say what it takes to be let in: another role, or another token."""
+    needed, role = (metadata.get(key, "").removeprefix("ROLE_").lower() for key in ("needed", "role"))
+    kind, _, name = metadata.get("caller", "").rpartition("/")
+    if kind != "operators" or not role:
+        return f"that takes the token of an operator with the role {needed}: --token-file FILE, or MODELHOST_TOKEN"
+    return (
+        f"that takes the role {needed}, and {name} has the role {role}; who is admin may change that:"
+        f" `modelhost operator update {name} --role {needed}`"
+    )
 
 
 def _named(hint: str, metadata: Mapping[str, str]) -> str:

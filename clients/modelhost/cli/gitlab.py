@@ -1,7 +1,5 @@
 """Flags that say where a GitLab lies, and where its token comes from: never from the command line itself."""
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +8,7 @@ import typer
 
 from modelhost.cli import api
 from modelhost.cli.errors import usage
+from modelhost.cli.secret_input import SecretInput
 
 TOKEN_VARIABLE = "MODELHOST_GITLAB_TOKEN"  # noqa: S105 - a name
 
@@ -61,20 +60,9 @@ class GitLabFlags:
         return api.GitLabLocation(**chosen), list(chosen)  # type: ignore[arg-type]  # each has its field's type
 
     def token(self) -> str:
-        """Return GitLab's token: of the file, of the variable, from a pipe, or as typed in; a usage error for none."""
-        if self.gitlab_token_file:
-            where, token = str(self.gitlab_token_file), _read(self.gitlab_token_file)
-        elif os.environ.get(TOKEN_VARIABLE):
-            where, token = TOKEN_VARIABLE, os.environ[TOKEN_VARIABLE]
-        elif sys.stdin and sys.stdin.isatty():
-            where, token = "what was typed", typer.prompt("GitLab's token (it is not shown)", hide_input=True, err=True)
-        else:
-            where, token = "stdin", sys.stdin.read() if sys.stdin else ""
-        if not token.strip():
-            raise usage(
-                f"there is no GitLab token in {where}", f"give it with --gitlab-token-file FILE, or in {TOKEN_VARIABLE}"
-            )
-        return str(token.strip())
+        """Return GitLab's token; a usage error for none."""
+        wanted = SecretInput("GitLab token", "GitLab's token", "--gitlab-token-file", TOKEN_VARIABLE)
+        return wanted.read(self.gitlab_token_file)
 
 
 def _read(path: Path) -> str:

@@ -9,6 +9,8 @@ modelfile.py    modelhost.toml and Git        bring_up.py     starting, and what
 follow.py       what happens to a deployment  progress.py     how that looks
 gitlab.py       flags for a GitLab's place, and its token
 api.py          the API's messages, imported late
+confirm.py      questions first               quantities.py   times, sizes and rates as typed
+secret_input.py secrets on their way in       shown_once.py   and on their way out
 and a module for each verb, or family of verbs.
 """
 
@@ -20,18 +22,25 @@ from typing import Annotated
 import typer
 
 from modelhost.cli import (
+    account_keys,
+    accounts,
+    audit,
     browse,
     deploy,
     deployments,
     diff,
     environments,
+    grants,
     logs,
+    operators,
     predict,
     runtimes,
     scale,
+    services,
     show,
     sources,
     update,
+    usage,
     version,
 )
 from modelhost.cli.errors import EXIT_CODES, ExitCode, of_exception
@@ -49,10 +58,12 @@ Examples:
   modelhost source add models https://git.example.com/team/models.git
   modelhost deploy --name churn --source models --runtime python3.6
   modelhost predict churn '{"age": 41}'
+  modelhost account create shop
+  modelhost grant shop churn --rate 10/s
 """
 _EPILOG = "\n".join(["", "Exit codes:", *(f"  {code.value:<3}  {meaning}" for code, meaning in EXIT_CODES.items())])
 
-_MODELS, _SETUP = "Models", "What they need"
+_MODELS, _SETUP, _ACCESS = "Models", "What they need", "Access"
 
 
 def app() -> typer.Typer:
@@ -81,6 +92,17 @@ def app() -> typer.Typer:
     root.command("runtimes", cls=Command, rich_help_panel=_SETUP)(runtimes.runtimes)
     environment = "What was built on the server's host for models to run in."
     root.add_typer(_family(environment, _ENVIRONMENT_VERBS), name="environments", rich_help_panel=_SETUP)
+    account = "The applications that call models, and their keys."
+    root.add_typer(_family(account, _ACCOUNT_VERBS), name="account", rich_help_panel=_ACCESS)
+    for name, function in (("grant", grants.grant), ("revoke", grants.revoke), ("grants", grants.grants)):
+        root.command(name, cls=Command, rich_help_panel=_ACCESS)(function)
+    service = "What applications call: one service for each deployment."
+    root.add_typer(_family(service, _SERVICE_VERBS), name="service", rich_help_panel=_ACCESS)
+    root.command("usage", cls=Command, rich_help_panel=_ACCESS)(usage.usage)
+    operator = "Who looks after the server, each with a token and a role."
+    root.add_typer(_family(operator, _OPERATOR_VERBS), name="operator", rich_help_panel=_ACCESS)
+    root.command("audit", cls=Command, rich_help_panel=_ACCESS)(audit.audit)
+    root.command("rekey", cls=Command, rich_help_panel=_ACCESS)(operators.rekey)
     root.command("version", cls=Command, rich_help_panel="Other")(version.version)
     return root
 
@@ -97,6 +119,32 @@ _SOURCE_VERBS = {
     "delete": sources.delete,
 }
 _ENVIRONMENT_VERBS = {"list": environments.list_, "show": environments.show, "collect": environments.collect}
+_ACCOUNT_VERBS = {
+    "create": accounts.create,
+    "list": accounts.list_,
+    "show": accounts.show,
+    "token": account_keys.token,
+    "rotate": account_keys.rotate,
+    "key": account_keys.key,
+    "delete-key": account_keys.delete_key,
+    "disable": accounts.disable,
+    "enable": accounts.enable,
+    "delete": accounts.delete,
+}
+_SERVICE_VERBS = {
+    "list": services.list_,
+    "show": services.show,
+    "open": services.open_,
+    "close": services.close,
+}
+_OPERATOR_VERBS = {
+    "add": operators.add,
+    "list": operators.list_,
+    "show": operators.show,
+    "update": operators.update,
+    "rotate": operators.rotate,
+    "delete": operators.delete,
+}
 
 
 def _family(text: str, verbs: Mapping[str, Callable[..., None]]) -> typer.Typer:

@@ -47,6 +47,14 @@ class Output:
         """Whether a person is likely to read stdout as it is."""
         return not self.as_json and sys.stdout.isatty()
 
+    def symbol(self, text: str, plain: str) -> str:
+        """Return the text, or the plain one where stdout's encoding has no such characters."""
+        try:
+            text.encode(sys.stdout.encoding or "ascii")
+        except (UnicodeEncodeError, LookupError):
+            return plain
+        return text
+
     @cached_property
     def console(self) -> "Console":
         """The terminal behind stdout."""

@@ -7,6 +7,8 @@ from modelhost.cli import api
 from modelhost.cli.output import Cell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _STYLES = {
@@ -17,6 +19,9 @@ _STYLES = {
     "stopping": "cyan",
     "deleting": "cyan",
     "stopped": "dim",
+    "enabled": "green",
+    "disabled": "red",
+    "serving": "green",
 }
 
 
@@ -32,6 +37,22 @@ def moment(time: "Timestamp") -> str:
     from datetime import UTC
 
     return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def earliest(times: "Iterable[Timestamp]") -> str:
+    """Return the earliest of those that are set, as `moment` does."""
+    times = [time for time in times if time.seconds or time.nanos]
+    return moment(min(times, key=lambda time: time.ToNanoseconds())) if times else ""
+
+
+def enabled_state(thing: "api.ServiceAccount | api.Operator") -> str:
+    """Return whether it is let in: `enabled`, `disabled`."""
+    return "disabled" if thing.disabled else "enabled"
+
+
+def plural(count: int, one: str) -> str:
+    """Return a number of things: `1 grant`, `3 grants`."""
+    return f"{count} {one}" if count == 1 else f"{count} {one}s"
 
 
 def elapsed(seconds: float) -> str:

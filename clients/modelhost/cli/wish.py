@@ -1,25 +1,21 @@
 """Flags that say which model to host and how to run it, and the messages that they become."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelhost.cli import api, variables
-from modelhost.cli.errors import usage
+from modelhost.cli.quantities import byte_count, duration
 
 if TYPE_CHECKING:
     from google.protobuf.field_mask_pb2 import FieldMask
 
 _SOURCE = "Where its files come from"
 _SETTINGS = "How it is run (else as modelhost.toml among its files says)"
-_SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _LIMITS = ("call_timeout", "load_timeout", "queue_size", "memory", "recycle_after_calls", "recycle_memory")
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "": 1}
 
 
 class Text(Enum):
@@ -185,19 +181,3 @@ def mask_of(paths: list[str]) -> "FieldMask":
     from google.protobuf.field_mask_pb2 import FieldMask
 
     return FieldMask(paths=paths)
-
-
-def duration(text: str, flag: str) -> timedelta:
-    """Read `30`, `30s`, `1.5m`, `2h`; raises a usage error that names the flag."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
-    if not match or match[2] not in _UNITS:
-        raise usage(f"{flag}: {text!r} is no time", "write 30s, 5m or 1h")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def byte_count(text: str, flag: str) -> int:
-    """Read `4096`, `512MiB`, `1.5GiB`; raises a usage error that names the flag."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if not match or match[2] not in _SIZES:
-        raise usage(f"{flag}: {text!r} is no size", "write 512MiB, 2GiB or a number of bytes")
-    return round(float(match[1]) * _SIZES[match[2]])

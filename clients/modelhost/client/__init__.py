@@ -11,6 +11,7 @@ from modelhost.client.errors import (
     AccessDenied,
     Busy,
     Conflict,
+    Forbidden,
     InvalidRequest,
     ModelFailed,
     ModelHostError,
@@ -20,6 +21,7 @@ from modelhost.client.errors import (
     Violation,
 )
 from modelhost.client.prediction import Prediction
+from modelhost.client.signing import ServiceAccountKey
 
 __all__ = [
     "AccessDenied",
@@ -27,11 +29,13 @@ __all__ = [
     "Busy",
     "Client",
     "Conflict",
+    "Forbidden",
     "InvalidRequest",
     "ModelFailed",
     "ModelHostError",
     "NotFound",
     "Prediction",
+    "ServiceAccountKey",
     "TimedOut",
     "Unreachable",
     "Violation",

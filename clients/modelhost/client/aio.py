@@ -1,6 +1,6 @@
 """The client for asyncio: the same, awaited."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -11,7 +11,10 @@ from modelhost.client import errors, transport
 from modelhost.client.address import DEFAULT_ADDRESS, Address
 from modelhost.client.client import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT
 from modelhost.client.prediction import Prediction, request_for
+from modelhost.client.signing import ServiceAccountKey
+from modelhost.client.tokens import AsyncTokens, check_one
 from modelhost.v1.admin_pb2_grpc import AdminStub
+from modelhost.v1.predict_pb2 import IssueTokenRequest, IssueTokenResponse
 from modelhost.v1.predict_pb2_grpc import PredictStub
 
 if TYPE_CHECKING:
@@ -27,10 +30,12 @@ class AsyncClient:
         address: str = DEFAULT_ADDRESS,
         token: str | None = None,
         *,
+        account: ServiceAccountKey | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         root_certificates: bytes | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
+        check_one(token, account)
         where = Address.parse(address)
         secrets = transport.credentials(where, root_certificates)
         options = transport.options(where, max_message_bytes)
@@ -40,6 +45,9 @@ class AsyncClient:
             else grpc.aio.insecure_channel(where.target, options)
         )
         calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, where.target, token, timeout))
+        if account:
+            tokens = AsyncTokens(account, _issuing(PredictStub(calls)))
+            calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, where.target, None, timeout, tokens))
         self.admin: AdminAsyncStub = AdminStub(calls)
         """Every method of `modelhost.v1.Admin`, awaited; streams are iterated with `async for`."""
         self.predict_stub: PredictAsyncStub = PredictStub(calls)
@@ -65,17 +73,34 @@ class AsyncClient:
         await self.close()
 
 
+def _issuing(stub: "PredictAsyncStub") -> Callable[[IssueTokenRequest, float | None], Awaitable[IssueTokenResponse]]:
+    async def issue(request: IssueTokenRequest, timeout: float | None) -> IssueTokenResponse:
+        return await stub.IssueToken(request, timeout=timeout)
+
+    return issue
+
+
 class _AsyncCalls:
     """What `transport.Calls` is, for asyncio."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, token: str | None, timeout: float | None) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        address: str,
+        token: str | None,
+        timeout: float | None,
+        tokens: AsyncTokens | None = None,
+    ) -> None:
         self._channel = channel
         self._address = address
         self._metadata = transport.authorisation(token)
         self._timeout = timeout
+        self._tokens = tokens
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         inner: Any = self._channel.unary_unary(method, *args, **kwargs)
+        if self._tokens:
+            return self._unary_unary_of_account(inner, self._tokens)
 
         async def call(
             request: Any, timeout: float | None = None, metadata: transport.Metadata | None = None, **rest: Any
@@ -88,13 +113,33 @@ class _AsyncCalls:
 
         return call
 
+    def _unary_unary_of_account(self, inner: Any, tokens: AsyncTokens) -> Callable[..., Any]:
+        async def call(
+            request: Any, timeout: float | None = None, metadata: transport.Metadata | None = None, **rest: Any
+        ) -> Any:
+            end = transport.end_of(self._timeout if timeout is None else timeout)
+            token, more = await tokens.get(transport.left(end)), metadata or ()
+            try:
+                return await inner(request, timeout=transport.left(end), metadata=(*token.metadata, *more), **rest)
+            except grpc.aio.AioRpcError as error:
+                if not transport.is_refusal(error):
+                    raise self._translated(error) from error
+            token = await tokens.instead_of(token, transport.left(end))
+            try:
+                return await inner(request, timeout=transport.left(end), metadata=(*token.metadata, *more), **rest)
+            except grpc.aio.AioRpcError as error:
+                raise self._translated(error) from error
+
+        return call
+
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., AsyncIterator[Any]]:
         inner: Any = self._channel.unary_stream(method, *args, **kwargs)
 
         async def call(
             request: Any, timeout: float | None = None, metadata: transport.Metadata | None = None, **rest: Any
         ) -> AsyncIterator[Any]:
-            stream = inner(request, timeout=timeout, metadata=(*self._metadata, *(metadata or ())), **rest)
+            own = (await self._tokens.get(self._timeout)).metadata if self._tokens else self._metadata
+            stream = inner(request, timeout=timeout, metadata=(*own, *(metadata or ())), **rest)
             try:
                 async for message in stream:
                     yield message

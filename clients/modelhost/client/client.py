@@ -8,6 +8,8 @@ import grpc
 from modelhost.client import transport
 from modelhost.client.address import DEFAULT_ADDRESS, Address
 from modelhost.client.prediction import Prediction, request_for
+from modelhost.client.signing import ServiceAccountKey
+from modelhost.client.tokens import Tokens, check_one
 from modelhost.v1.admin_pb2_grpc import AdminStub
 from modelhost.v1.predict_pb2_grpc import PredictStub
 
@@ -25,13 +27,16 @@ class Client:
 
     `with Client("models.example.com:8470", token) as client: client.predict("churn", {"age": 41}).result`
 
-    `address` is `host:port`, or `https://host:port` for TLS. `token` goes along with every call. `timeout` is how many
+    `address` is `host:port`, or `https://host:port` for TLS. `token` goes along with every call: an operator's, or a
+    service account's API key. With the keys of a service account, `account`, the client gets its tokens by itself and
+    renews them; a call that the server refuses for its token is made once more with a new one. `timeout` is how many
     seconds a call may take unless it says otherwise, None for as long as it takes; to see a model's own time limit
     strike (`MODEL_TIMED_OUT`), it must be longer than the deployment's `call_timeout`. `root_certificates` (PEM) are
     the authorities to trust; giving them turns TLS on. Nothing is sent before the first call, and a lost connection is
     made anew by the next call.
 
-    Every call raises `ModelHostError`. `ValueError` comes of an address that is none.
+    Every call raises `ModelHostError`. `ValueError` comes of an address that is none, and of a token and an account at
+    once.
     """
 
     def __init__(
@@ -39,10 +44,12 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         token: str | None = None,
         *,
+        account: ServiceAccountKey | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         root_certificates: bytes | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
+        check_one(token, account)
         where = Address.parse(address)
         secrets = transport.credentials(where, root_certificates)
         options = transport.options(where, max_message_bytes)
@@ -52,6 +59,9 @@ class Client:
             else grpc.insecure_channel(where.target, options)
         )
         calls = cast(grpc.Channel, transport.Calls(self._channel, where.target, token, timeout))
+        if account:
+            tokens = Tokens(account, PredictStub(calls).IssueToken)
+            calls = cast(grpc.Channel, transport.Calls(self._channel, where.target, None, timeout, tokens))
         self.admin: Admin = AdminStub(calls)
         """Every method of `modelhost.v1.Admin`; takes and returns the messages of `modelhost.v1`."""
         self.predict_stub: Predict = PredictStub(calls)

@@ -3,6 +3,7 @@
     ModelHostError        a call did not succeed; all of them have code, reason, message and what else the server said
     ├── Unreachable       no server answered at the address, or it is stopping: try again, or elsewhere
     ├── AccessDenied      no token, or one that this server does not take
+    ├── Forbidden         the token is known, but does not allow the call; `metadata` says what `role` it `needed`
     ├── InvalidRequest    the request breaks a rule; `violations` names the fields
     ├── NotFound          what the request names is not there
     ├── Conflict          it is there, but not in a state that allows the call; or the name is taken
@@ -77,6 +78,10 @@ class AccessDenied(ModelHostError):
     """No token, or one that this server does not take."""
 
 
+class Forbidden(ModelHostError):
+    """The token is known, but does not allow the call; `metadata` has `caller`, its `role` and the one `needed`."""
+
+
 class InvalidRequest(ModelHostError):
     """The request breaks a rule; `violations` names the fields."""
 
@@ -114,7 +119,7 @@ _BY_CODE: Mapping[grpc.StatusCode, type[ModelHostError]] = {
     grpc.StatusCode.UNAVAILABLE: Unreachable,
     grpc.StatusCode.CANCELLED: Unreachable,  # not by us: a call that comes in the moment of a server's end (grpc#41785)
     grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
-    grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
+    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: Conflict,

@@ -5,13 +5,17 @@ callables that do these three things. gRPC's own interceptors can do the same, b
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
 from modelhost.client import errors
 from modelhost.client.address import Address
+
+if TYPE_CHECKING:
+    from modelhost.client.tokens import Tokens
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -56,18 +60,47 @@ def rpc_error(error: grpc.RpcError, address: str) -> errors.ModelHostError:
     return errors.from_call(cast(errors.FailedCall, error), address)
 
 
-class Calls:
-    """What the stubs take for their channel. `timeout` is for calls with one answer; streams have none."""
+def is_refusal(error: grpc.RpcError) -> bool:
+    """Whether a call was not let in: nothing of it has been done, so it may be repeated with another token."""
+    return cast(errors.FailedCall, error).code() is grpc.StatusCode.UNAUTHENTICATED
 
-    def __init__(self, channel: grpc.Channel, address: str, token: str | None, timeout: float | None) -> None:
+
+def left(end: float | None) -> float | None:
+    """Return the seconds until a time of the monotonic clock; None for no end."""
+    return None if end is None else end - time.monotonic()
+
+
+def end_of(timeout: float | None) -> float | None:
+    """Return the time of the monotonic clock at which a call that begins now must be done."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+class Calls:
+    """What the stubs take for their channel. `timeout` is for calls with one answer; streams have none.
+
+    With `tokens`, calls have a service account's token instead of `token`; those with one answer are repeated once with
+    another one where theirs is refused.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        address: str,
+        token: str | None,
+        timeout: float | None,
+        tokens: "Tokens | None" = None,
+    ) -> None:
         self._channel = channel
         self._address = address
         self._metadata = authorisation(token)
         self._timeout = timeout
+        self._tokens = tokens
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> "_OneAnswer":
         """Return the callable for a method with one answer."""
         inner = self._channel.unary_unary(method, *args, **kwargs)
+        if self._tokens:
+            return _OneAnswerToAccount(inner, self._address, self._tokens, self._timeout)
         return _OneAnswer(inner, self._address, self._metadata, self._timeout)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> "Callable[..., _Stream]":
@@ -75,7 +108,8 @@ class Calls:
         inner = self._channel.unary_stream(method, *args, **kwargs)
 
         def call(request: Any, timeout: float | None = None, metadata: Metadata = (), **rest: Any) -> _Stream:
-            stream = inner(request, timeout=timeout, metadata=(*self._metadata, *metadata), **rest)
+            own = self._tokens.get(self._timeout).metadata if self._tokens else self._metadata
+            stream = inner(request, timeout=timeout, metadata=(*own, *metadata), **rest)
             return _Stream(stream, self._address)
 
         return call
@@ -114,6 +148,47 @@ class _OneAnswer:
     def future(self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any) -> Any:
         """Begin a call. What its `result()` raises is gRPC's own error."""
         return self._inner.future(request, **self._arguments(timeout, metadata), **rest)
+
+
+class _OneAnswerToAccount(_OneAnswer):
+    """The same with a service account's token, which is got, and renewed, within the call's own time."""
+
+    def __init__(self, inner: Any, address: str, tokens: "Tokens", timeout: float | None) -> None:
+        super().__init__(inner, address, (), timeout)
+        self._tokens = tokens
+
+    def __call__(
+        self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any
+    ) -> Any:
+        return self._with_token(self._inner, request, timeout, metadata or (), rest)
+
+    def with_call(
+        self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any
+    ) -> Any:
+        """Call, and return the answer with the call."""
+        return self._with_token(self._inner.with_call, request, timeout, metadata or (), rest)
+
+    def future(self, request: Any, timeout: float | None = None, metadata: Metadata | None = None, **rest: Any) -> Any:
+        """Begin a call, once there is a token. It is not repeated; what its `result()` raises is gRPC's own error."""
+        limit = self._timeout if timeout is None else timeout
+        token = self._tokens.get(limit)
+        return self._inner.future(request, timeout=limit, metadata=(*token.metadata, *(metadata or ())), **rest)
+
+    def _with_token(
+        self, call: Any, request: Any, timeout: float | None, metadata: Metadata, rest: dict[str, Any]
+    ) -> Any:
+        end = end_of(self._timeout if timeout is None else timeout)
+        token = self._tokens.get(left(end))
+        try:
+            return call(request, timeout=left(end), metadata=(*token.metadata, *metadata), **rest)
+        except grpc.RpcError as error:
+            if not is_refusal(error):
+                raise rpc_error(error, self._address) from error
+        token = self._tokens.instead_of(token, left(end))
+        try:
+            return call(request, timeout=left(end), metadata=(*token.metadata, *metadata), **rest)
+        except grpc.RpcError as error:
+            raise rpc_error(error, self._address) from error
 
 
 class _Stream:

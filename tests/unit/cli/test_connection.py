@@ -3,7 +3,7 @@
 from modelhost.cli import connection
 from modelhost.client import address
 from modelhost.client.local import publish, registry_dir
-from tests.unit.client.fake_server import TOKEN
+from tests.unit.client.fake_server import TOKEN, Code
 
 
 def test_on_the_servers_own_host_the_token_is_found(server, run, tmp_path):
@@ -73,3 +73,11 @@ def test_tls_with_a_server_that_speaks_none_is_said(server, run):
     result = run("list", "--address", f"https://{server.address}")
     assert result.code == 5
     assert f"no TLS with {server.address}" in result.err
+
+
+def test_a_token_that_has_expired_is_told_from_one_that_is_not_known(server, run, monkeypatch):
+    monkeypatch.setenv("MODELHOST_TOKEN", TOKEN)
+    server.refuse("ListDeployments", Code.UNAUTHENTICATED, "it has expired; get another", "TOKEN_EXPIRED")
+    result = run("list", "--address", server.address)
+    assert result.code == 6
+    assert "error: the token in MODELHOST_TOKEN has expired\nhint: `modelhost account token` gets another" in result.err

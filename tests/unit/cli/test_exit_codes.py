@@ -29,10 +29,12 @@ def test_success_is_0(cli):
         (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", 4),
         (Code.UNAVAILABLE, "SERVER_STOPPING", 5),
         (Code.UNAUTHENTICATED, "UNAUTHENTICATED", 6),
+        (Code.UNAUTHENTICATED, "TOKEN_EXPIRED", 6),
         (Code.UNKNOWN, "MODEL_RAISED", 7),
         (Code.INTERNAL, "WORKER_DIED", 7),
         (Code.DEADLINE_EXCEEDED, "MODEL_TIMED_OUT", 7),
         (Code.UNKNOWN, "RESULT_NOT_SERIALISABLE", 7),
+        (Code.PERMISSION_DENIED, "ROLE_REQUIRED", 8),
     ],
 )
 def test_each_kind_of_refusal_has_its_code(server, cli, code, reason, expected):
@@ -123,3 +125,28 @@ def test_a_fault_of_the_command_itself_is_not_hidden(monkeypatch, run):
     monkeypatch.setattr(command.version, "version", fail)
     with pytest.raises(ZeroDivisionError):
         run("version")
+
+
+def test_who_is_not_allowed_is_told_the_role_that_it_takes(server, cli):
+    metadata = {"caller": "operators/ada", "role": "viewer", "needed": "deployer", "method": "CreateDeployment"}
+    server.refuse("StartDeployment", Code.PERMISSION_DENIED, "ada may not", "ROLE_REQUIRED", **metadata)
+    result = cli("start", "churn")
+    assert (result.code, result.err.splitlines()) == (
+        8,
+        [
+            "error: ada may not",
+            "hint: that takes the role deployer, and ada has the role viewer; who is admin may change that:"
+            " `modelhost operator update ada --role deployer`",
+        ],
+    )
+    document = cli("start", "churn", "--json").error
+    assert (document["exit_code"], document["code"]) == (8, "PERMISSION_DENIED")
+    assert metadata.items() <= document["metadata"].items()
+
+
+def test_an_application_that_is_not_allowed_is_told_that_it_takes_an_operator(server, cli):
+    metadata = {"caller": "serviceAccounts/shop", "needed": "viewer", "method": "ListDeployments"}
+    server.refuse("ListDeployments", Code.PERMISSION_DENIED, "shop is no operator", "ROLE_REQUIRED", **metadata)
+    result = cli("list")
+    assert result.code == 8
+    assert "hint: that takes the token of an operator with the role viewer: --token-file FILE" in result.err

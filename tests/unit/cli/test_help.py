@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from modelhost.cli.completion import complete_deployment, complete_environment
+from modelhost.cli.completion import (
+    complete_account,
+    complete_deployment,
+    complete_environment,
+    complete_operator,
+    complete_service,
+)
 from modelhost.cli.flags import help_text
 from modelhost.v1.runtime_pb2 import Environment
 from tests.unit.client.fake_server import TOKEN
@@ -13,6 +19,10 @@ from tests.unit.client.fake_server import TOKEN
 VERBS = [
     *["deploy", "update", "list", "show", "start", "stop", "rollback", "diff", "delete", "logs", "predict"],
     *["environments list", "environments show", "environments collect", "runtimes"],
+    *["account create", "account list", "account show", "account token", "account rotate", "account key"],
+    *["account delete-key", "account disable", "account enable", "account delete", "grant", "revoke", "grants"],
+    *["service list", "service show", "service open", "service close", "usage", "audit", "rekey"],
+    *["operator add", "operator list", "operator show", "operator update", "operator rotate", "operator delete"],
 ]
 
 
@@ -89,6 +99,18 @@ def test_digests_of_environments_are_completed(server, monkeypatch):
     monkeypatch.setenv("MODELHOST_TOKEN", TOKEN)
     server.environments = [Environment(name=f"environments/{digest}") for digest in ("3f9c", "a1b2")]
     assert complete_environment("3") == ["3f9c"]
+
+
+def test_names_of_accounts_services_and_operators_are_completed(server, monkeypatch):
+    monkeypatch.setenv("MODELHOST_ADDRESS", server.address)
+    monkeypatch.setenv("MODELHOST_TOKEN", TOKEN)
+    for name in ("shop", "shelf", "till"):
+        server.add_account(name)
+        server.add_operator(name)
+    server.add_deployment("sheep")
+    assert complete_account("sh") == complete_operator("sh") == ["shop", "shelf"]
+    assert complete_service("sh") == ["sheep"]
+    assert complete_service("svc-") == ["svc-sheep"]
 
 
 def test_without_a_server_nothing_is_completed(monkeypatch):

@@ -13,11 +13,8 @@ from functools import wraps
 from typing import Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 
-from modelhost.server.catalogue import hint_for
 from modelhost.v1 import admin_pb2_grpc, predict_pb2_grpc
 from modelhost.v1.data_source_pb2 import (
     DataSource,
@@ -53,11 +50,11 @@ from modelhost.v1.runtime_pb2 import (
     ListRuntimesResponse,
     Runtime,
 )
+from tests.unit.client.fake_access import FakeAccess
+from tests.unit.client.fake_answers import PAGE, Code, abort, last_part, page, request_id_of
 
-Code = grpc.StatusCode
 TOKEN = "the-token"
 COMMIT = "4f2c1a90d1" + "0" * 30
-PAGE = 2  # small, so that lists have pages
 
 
 @dataclass
@@ -68,6 +65,7 @@ class Refusal:
     message: str
     reason: str = ""
     details: tuple[Message, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,31 +77,24 @@ class Build:
     hangs: bool = False
 
 
-def rich_status(
-    code: Code, message: str, reason: str, *details: Message, domain: str = "modelhost", **metadata: str
-) -> bytes:
-    """Return `grpc-status-details-bin` as the server sends it."""
-    status = status_pb2.Status(code=code.value[0], message=message)
-    metadata = {"name": "churn", **metadata}
-    name = f"ERROR_REASON_{reason}"
-    if name in ErrorReason.keys() and (hint := hint_for(ErrorReason.Value(name))):  # noqa: SIM118 - no dict
-        metadata["hint"] = hint
-    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)
-    for detail in (info, *details):
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status.SerializeToString()
+@dataclass
+class Held:
+    """A method whose calls wait."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
 
 
-class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer):
+class FakeServer(FakeAccess, admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer):
     """Data sources, deployments and a model, in memory."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.address = ""
         self.stop: Callable[[], object] = lambda: None
         self.calls: list[tuple[str, Any]] = []
         self.refusals: dict[str, Refusal] = {}
+        self.held: dict[str, Held] = {}
         self.sources: dict[str, DataSource] = {}
         self.test_answer = TestDataSourceResponse(ok=True, message="Git repository", default_branch="main", ref_count=3)
         self.text, self.text_size = "def predict(p):\n    return p\n", 0
@@ -122,9 +113,16 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         self.watched = threading.Event()
         self.released = threading.Event()
 
-    def refuse(self, method: str, code: Code, message: str, reason: str = "", *details: Message) -> None:
+    def refuse(
+        self, called: str, code: Code, message: str, reason: str = "", *details: Message, **metadata: str
+    ) -> None:
         """Have a method fail from now on."""
-        self.refusals[method] = Refusal(code, message, reason, details)
+        self.refusals[called] = Refusal(code, message, reason, details, metadata)
+
+    def hold(self, method: str) -> Held:
+        """Have the calls of a method wait until they are let go on, or are given up."""
+        self.held[method] = Held()
+        return self.held[method]
 
     def requests(self, method: str) -> list[Any]:
         """Return what a method was asked."""
@@ -143,10 +141,10 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         return source
 
     def GetDataSource(self, request, context):
-        return self.sources[f"dataSources/{_id(request.name)}"]
+        return self.sources[f"dataSources/{last_part(request.name)}"]
 
     def UpdateDataSource(self, request, context):
-        source = self.sources[f"dataSources/{_id(request.data_source.name)}"]
+        source = self.sources[f"dataSources/{last_part(request.data_source.name)}"]
         for path in request.update_mask.paths:
             _copy_field(request.data_source, source, path)
         if source.HasField("gitlab"):
@@ -154,7 +152,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         return source
 
     def ListDataSources(self, request, context):
-        return _page(ListDataSourcesResponse, "data_sources", list(self.sources.values()), request)
+        return page(ListDataSourcesResponse, "data_sources", list(self.sources.values()), request)
 
     def DeleteDataSource(self, request, context):
         return DeleteDataSourceResponse()
@@ -167,7 +165,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
             Project(id="7", path="forecasting/turbine", title="Turbine", default_branch="main"),
             Project(id="9", path="solar", title="Solar"),
         ]
-        return _page(ListProjectsResponse, "projects", [p for p in projects if request.search in p.path], request)
+        return page(ListProjectsResponse, "projects", [p for p in projects if request.search in p.path], request)
 
     def ReadFile(self, request, context):
         return ReadFileResponse(text=self.text, size=self.text_size or len(self.text), commit=COMMIT)
@@ -178,7 +176,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
             Ref(name="v1.0", kind=Ref.KIND_TAG, commit=COMMIT),
             Ref(name="v1.1", kind=Ref.KIND_TAG, commit=COMMIT),
         ]
-        return _page(ListRefsResponse, "refs", [ref for ref in refs if ref.name.startswith(request.prefix)], request)
+        return page(ListRefsResponse, "refs", [ref for ref in refs if ref.name.startswith(request.prefix)], request)
 
     def ListFiles(self, request, context):
         files = [
@@ -186,7 +184,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
             SourceFile(path="main.py", size=120, kind=SourceFile.KIND_FILE),
             SourceFile(path="model.pkl", size=2_500_000, kind=SourceFile.KIND_FILE),
         ]
-        return _page(ListFilesResponse, "files", files, request, commit=COMMIT)
+        return page(ListFilesResponse, "files", files, request, commit=COMMIT)
 
     # Runtimes
 
@@ -195,13 +193,13 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
             Runtime(name="runtimes/python2.7", version="2.7.18", path="/usr/bin/python2", found_by="PATH", usable=True),
             Runtime(name="runtimes/r3.6", version="3.6.3", path="/opt/R/bin/R", found_by="/opt/R", problem="no make"),
         ]
-        return _page(ListRuntimesResponse, "runtimes", runtimes, request)
+        return page(ListRuntimesResponse, "runtimes", runtimes, request)
 
     def GetEnvironment(self, request, context):
         return Environment(name=request.name, lock=["numpy==1.16.6", "scikit-learn==0.20.4"])
 
     def ListEnvironments(self, request, context):
-        return _page(ListEnvironmentsResponse, "environments", self.environments, request)
+        return page(ListEnvironmentsResponse, "environments", self.environments, request)
 
     def CollectEnvironments(self, request, context):
         return self.collected
@@ -253,7 +251,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         return self._find(request.name, context)
 
     def ListDeployments(self, request, context):
-        return _page(ListDeploymentsResponse, "deployments", list(self.deployments.values()), request)
+        return page(ListDeploymentsResponse, "deployments", list(self.deployments.values()), request)
 
     def UpdateDeployment(self, request, context):
         deployment = self._find(request.deployment.name, context)
@@ -262,7 +260,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         for path in request.update_mask.paths:
             _copy_field(request.deployment, deployment, path)
         if any(path.startswith(("source", "settings")) for path in request.update_mask.paths):
-            self.add_revision(_id(deployment.name))
+            self.add_revision(last_part(deployment.name))
             if deployment.state == Deployment.STATE_RUNNING:
                 deployment.update_state = Deployment.UPDATE_STATE_IN_PROGRESS
         return deployment
@@ -288,7 +286,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
 
     def DebugDeployment(self, request, context):
         self._find(request.name, context)
-        self.debugged.request_id = _request_id(context)
+        self.debugged.request_id = request_id_of(context)
         return self.debugged
 
     def StopDeployment(self, request, context):
@@ -303,7 +301,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
 
     def WatchDeployment(self, request, context):
         deployment = self._find(request.name, context)
-        name = _id(deployment.name)
+        name = last_part(deployment.name)
         revision = self.revisions[name][deployment.target_revision - 1]
         self.on_watch(deployment)
         yield WatchDeploymentResponse(deployment=deployment, revision=revision)
@@ -348,7 +346,7 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         _, name, _, number = request.name.split("/")
         self._find(name, context)
         if int(number) > len(self.revisions[name]):
-            _abort(context, Code.NOT_FOUND, f"{name} has no revision {number}", "REVISION_NOT_FOUND")
+            abort(context, Code.NOT_FOUND, f"{name} has no revision {number}", "REVISION_NOT_FOUND")
         revision = Revision()
         revision.CopyFrom(self.revisions[name][int(number) - 1])
         revision.files.append(RevisionFile(path="main.py", size=120, sha256="ab" * 32))
@@ -356,10 +354,10 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
         return revision
 
     def ListRevisions(self, request, context):
-        return ListRevisionsResponse(revisions=reversed(self.revisions[_id(request.parent)]))
+        return ListRevisionsResponse(revisions=reversed(self.revisions[last_part(request.parent)]))
 
     def DiffRevisions(self, request, context):
-        self.difference.revision = int(_id(request.name))
+        self.difference.revision = int(last_part(request.name))
         self.difference.base_revision = request.base_revision or max(1, self.difference.revision - 1)
         return self.difference
 
@@ -402,31 +400,17 @@ class FakeServer(admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer)
     def Predict(self, request, context):
         self.deadline = context.time_remaining()
         return PredictResponse(
-            result_json=self.model(request.parameters_json), revision=3, request_id=_request_id(context)
+            result_json=self.model(request.parameters_json), revision=3, request_id=request_id_of(context)
         )
 
     def DescribeService(self, request, context):
         return DescribeServiceResponse(service="svc-churn", deployment="churn", example_parameters_json='{"age": 41}')
 
     def _find(self, name: str, context: grpc.ServicerContext) -> Deployment:
-        if _id(name) not in self.deployments:
-            text = f"there is no deployment {_id(name)}"
-            _abort(context, Code.NOT_FOUND, text, "DEPLOYMENT_NOT_FOUND")
-        return self.deployments[_id(name)]
-
-
-def _id(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _request_id(context: grpc.ServicerContext) -> str:
-    return dict(context.invocation_metadata()).get("x-request-id", "")
-
-
-def _page(kind: type, field: str, items: list, request: Any, **extra: Any) -> Any:
-    start = int(request.page_token or 0)
-    more = str(start + PAGE) if start + PAGE < len(items) else ""
-    return kind(**{field: items[start : start + PAGE]}, next_page_token=more, **extra)
+        if last_part(name) not in self.deployments:
+            text = f"there is no deployment {last_part(name)}"
+            abort(context, Code.NOT_FOUND, text, "DEPLOYMENT_NOT_FOUND")
+        return self.deployments[last_part(name)]
 
 
 def _copy_field(given: Message, target: Message, path: str) -> None:
@@ -448,15 +432,6 @@ def _wait(event: threading.Event, context: grpc.ServicerContext) -> None:
         pass
 
 
-def _abort(context: grpc.ServicerContext, code: Code, message: str, reason: str, *details: Message) -> None:
-    if reason:
-        request_id = _request_id(context)
-        values = {"request_id": request_id} if request_id else {}
-        details_bin = rich_status(code, message, reason, *details, **values)
-        context.set_trailing_metadata((("grpc-status-details-bin", details_bin),))
-    context.abort(code, message)
-
-
 def _method(fake: FakeServer, name: str, handler: Callable[..., Any], *, streams: bool) -> Callable[..., Any]:
     """Record a call and check its token before it is handled."""
 
@@ -464,10 +439,14 @@ def _method(fake: FakeServer, name: str, handler: Callable[..., Any], *, streams
         copy = type(request)()
         copy.CopyFrom(request)
         fake.calls.append((name, copy))
-        if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
-            _abort(context, Code.UNAUTHENTICATED, "credentials are missing or unknown", "UNAUTHENTICATED")
+        token = dict(context.invocation_metadata()).get("authorization", "").removeprefix("Bearer ")
+        if name != "IssueToken" and token not in {TOKEN, *fake.tokens}:
+            abort(context, Code.UNAUTHENTICATED, "credentials are missing or unknown", "UNAUTHENTICATED")
+        if held := fake.held.get(name):
+            held.reached.set()
+            _wait(held.go_on, context)
         if refusal := fake.refusals.get(name):
-            _abort(context, refusal.code, refusal.message, refusal.reason, *refusal.details)
+            abort(context, refusal.code, refusal.message, refusal.reason, *refusal.details, **refusal.metadata)
 
     @wraps(handler)
     def unary(request: Any, context: grpc.ServicerContext) -> Any:

@@ -10,6 +10,7 @@ from modelhost.client import (
     Busy,
     Client,
     Conflict,
+    Forbidden,
     InvalidRequest,
     ModelFailed,
     ModelHostError,
@@ -19,7 +20,7 @@ from modelhost.client import (
     Violation,
 )
 from modelhost.client.errors import from_call
-from tests.unit.client.fake_server import rich_status
+from tests.unit.client.fake_answers import rich_status
 
 Code = grpc.StatusCode
 
@@ -28,6 +29,8 @@ Code = grpc.StatusCode
     ("code", "reason", "kind"),
     [
         (Code.UNAUTHENTICATED, "UNAUTHENTICATED", AccessDenied),
+        (Code.UNAUTHENTICATED, "TOKEN_EXPIRED", AccessDenied),
+        (Code.PERMISSION_DENIED, "ROLE_REQUIRED", Forbidden),
         (Code.INVALID_ARGUMENT, "FIELD_INVALID", InvalidRequest),
         (Code.NOT_FOUND, "DEPLOYMENT_NOT_FOUND", NotFound),
         (Code.ALREADY_EXISTS, "DEPLOYMENT_EXISTS", Conflict),

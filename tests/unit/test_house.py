@@ -34,11 +34,14 @@ SERVER = {
     "access": {"store"},
     "control": {"serving", "sources", "store", "vault", "envs", "runtimes"},
     "api": {"control", "access", "serving", "sources", "store", "envs"},
-    "doors": {"api"},
+    "tls": set(),
+    "transport": {"tls"},
+    "doors": {"api", "tls", "transport"},
     "observing": {"serving"},
     "statedir": {"envs"},
-    "config": {"envs"},
+    "config": {"envs", "transport"},
     "app": {
+        "tls",
         "doors",
         "api",
         "control",
@@ -52,8 +55,9 @@ SERVER = {
         "statedir",
         "observing",
     },
-    "commands": {"app", "config", "statedir", "store", "envs", "client", "observing"},
+    "commands": {"app", "config", "statedir", "store", "envs", "client", "cli", "observing", "transport"},
     "backup": {"store", "statedir", "vault", "config", "envs"},
+    "certs": set(),
 }
 
 

@@ -29,17 +29,23 @@ class AsyncClient:
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         root_certificates: bytes | None = None,
+        client_certificate: tuple[bytes, bytes] | None = None,
+        server_name: str = "",
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
-        where = Address.parse(address)
-        secrets = transport.credentials(where, root_certificates)
-        options = transport.options(where, max_message_bytes)
-        self._channel = (
-            grpc.aio.secure_channel(where.target, secrets, options)
-            if secrets
-            else grpc.aio.insecure_channel(where.target, options)
+        to = transport.endpoint(
+            address,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            server_name=server_name,
+            max_message_bytes=max_message_bytes,
         )
-        calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, where.target, token, timeout))
+        self._channel = (
+            grpc.aio.secure_channel(to.address.target, to.credentials, to.options)
+            if to.credentials
+            else grpc.aio.insecure_channel(to.address.target, to.options)
+        )
+        calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, to.address, token, timeout))
         self.admin: AdminAsyncStub = AdminStub(calls)
         """Every method of `modelhost.v1.Admin`, awaited; streams are iterated with `async for`."""
         self.predict_stub: PredictAsyncStub = PredictStub(calls)
@@ -68,7 +74,7 @@ class AsyncClient:
 class _AsyncCalls:
     """What `transport.Calls` is, for asyncio."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, token: str | None, timeout: float | None) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: Address, token: str | None, timeout: float | None) -> None:
         self._channel = channel
         self._address = address
         self._metadata = transport.authorisation(token)
@@ -106,4 +112,4 @@ class _AsyncCalls:
         return call
 
     def _translated(self, error: grpc.aio.AioRpcError) -> errors.ModelHostError:
-        return errors.from_call(cast(errors.FailedCall, error), self._address)
+        return errors.from_call(cast(errors.FailedCall, error), self._address.target, tls=self._address.tls)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class Call:
     """A call as a door received it. `deadline` is in the event loop's time; a caller's cancel cancels the task.
 
-    `request_id` is named by the dispatcher, before any handler.
+    `identities` are the names in the certificate that the client has shown, none without mutual TLS. `request_id` is
+    named by the dispatcher, before any handler.
     """
 
     method: str
@@ -16,3 +17,4 @@ class Call:
     peer: str
     deadline: float | None
     request_id: str = ""
+    identities: tuple[str, ...] = ()

@@ -5,10 +5,8 @@ key do not fit: then, and whenever the files cannot be used, what was read befor
 """
 
 import asyncio
-import math
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 WARNING_DAYS = 30
 LOOK_SECONDS = 24 * 3600.0
-RETRY_SECONDS = 10.0  # what cannot be used is tried again after, where the files look the same
+RETRY = timedelta(seconds=10)  # after which what cannot be used is tried again, though the files look the same
 LEAST_RSA_BITS = 2048
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -66,14 +64,14 @@ class Certificates:
         self._seen = self._look()
         self._current = read(files, clock())
         self._problem = ""
-        self._retry_at = math.inf
+        self._retry_at: datetime | None = None
         self._warn_of_mode()
 
     def current(self) -> Identity:
         """What to serve to a new connection: the same object until the files have changed. Never raises."""
         with self._lock:
             seen = self._look()
-            if seen != self._seen or time.monotonic() >= self._retry_at:
+            if seen != self._seen or (self._retry_at is not None and self._clock() >= self._retry_at):
                 self._seen = seen
                 self._read_again()
             return self._current
@@ -96,12 +94,12 @@ class Certificates:
         try:
             found = read(self.files, self._clock())
         except TlsUnusable as error:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._retry_at = self._clock() + RETRY
             if str(error) != self._problem:
                 self._problem = str(error)
                 log.warning("the files for TLS cannot be used, the certificate from before is", problem=self._problem)
             return
-        self._problem, self._retry_at = "", math.inf
+        self._problem, self._retry_at = "", None
         if found != self._current:
             self._current = found
             log.info("a new TLS certificate is used for new connections", **self._described(found.expires))

@@ -72,6 +72,7 @@ def _options(message_limit: int, transport: Transport) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second server on the port is refused, not given half of the calls
         ("grpc.keepalive_time_ms", milliseconds(transport.keepalive or None)),
         ("grpc.keepalive_timeout_ms", milliseconds(transport.keepalive_timeout)),
+        ("grpc.http2.ping_timeout_ms", milliseconds(transport.keepalive_timeout)),  # a minute, else
         ("grpc.keepalive_permit_without_calls", 1),  # both ways: idle connections are asked, and may ask
         ("grpc.http2.max_pings_without_data", 0),  # no end to that
         ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_MS_BETWEEN_PINGS),

@@ -69,7 +69,7 @@ class RunningServer:
             self._thread.join()
             raise self._error
         self.token = (self.state_dir / "admin.token").read_text().strip()
-        self.client = self.connect(self.token)
+        self.client = Client(self.admin_address, self.token, timeout=START_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +94,7 @@ class RunningServer:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         app = App(self._settings)
-        self.address = app.address
+        self.address, self.admin_address = app.address, app.admin_address
         self.metrics_address = app.metrics_address
         await app.start()
         self._ready.set()

@@ -18,10 +18,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelhost.client import Client
+from modelhost.client.local import Tls
 from modelhost.server.statedir import MARKER, StateDir
 from tests.running import eventually
 
@@ -180,7 +182,15 @@ class Daemon:
     def client(self) -> Client:
         """A client with the admin token; a new one after a restart."""
         if self._client is None:
-            self._client = Client(self.address, self.token, timeout=CALL_SECONDS)
+            tls: Any = self._published().get("tls")
+            trust = Tls(Path(tls["certificate"]), tls["name"]) if tls else None
+            self._client = Client(
+                self.address,
+                self.token,
+                timeout=CALL_SECONDS,
+                root_certificates=trust.root_certificates() if trust else None,
+                server_name=trust.name if trust else "",
+            )
             self._clients.append(self._client)
         return self._client
 

@@ -110,7 +110,9 @@ def test_an_address_that_is_not_loopback_is_refused_without_insecure(make_daemon
 
     sentence = refusal(daemon)
 
-    assert sentence.endswith("listen on 127.0.0.1, or say --insecure if the network is trusted")
+    assert sentence.endswith(
+        "listen on 127.0.0.1, encrypt them with --tls-cert and --tls-key, or say --insecure if the network is trusted"
+    )
     assert not daemon.state_dir.exists()
 
 

@@ -1,10 +1,15 @@
 """Settings of a server: what is safe to listen on, and what is not even an address."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelhost.server.config import DEFAULT_WORKER_UIDS, ServerSettings, default_state_dir
+from modelhost.server.transport import Transport
+
+TLS = Transport(tls_cert=Path("server.pem"), tls_key=Path("server.key"))
+OTHERS = ["0.0.0.0:8470", "[::]:8470", "192.168.1.5:80", "models.example:8470", "*:8470"]
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:8470", "127.5.5.5:0", "localhost:1", "[::1]:8470", "127.0.0.1:65535"])
@@ -12,12 +17,59 @@ def test_a_loopback_address_may_be_listened_on(listen: str) -> None:
     ServerSettings(listen=listen).check()
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:8470", "[::]:8470", "192.168.1.5:80", "models.example:8470", "*:8470"])
-def test_any_other_address_must_be_asked_for(listen: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a loopback address.*--insecure"):
+@pytest.mark.parametrize("listen", OTHERS)
+def test_any_other_address_must_be_asked_for_or_be_encrypted(listen: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a loopback address.*--tls-cert and --tls-key, or say --insecure"):
         ServerSettings(listen=listen).check()
 
     ServerSettings(listen=listen, insecure=True).check()
+    ServerSettings(listen=listen, transport=TLS).check()
+
+
+@pytest.mark.parametrize("address", OTHERS)
+def test_the_address_for_operators_is_held_to_the_same(address: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a loopback address.*--tls-cert and --tls-key, or say --insecure"):
+        ServerSettings(admin_listen=address).check()
+
+    ServerSettings(admin_listen=address, insecure=True).check()
+    ServerSettings(admin_listen=address, transport=TLS).check()
+    ServerSettings(admin_listen="127.0.0.1:0").check()
+    with pytest.raises(ValueError, match="--admin-listen must be host:port"):
+        ServerSettings(admin_listen="8471", insecure=True).check()
+
+
+def test_tls_is_no_reason_to_show_metrics_to_others_for_they_have_none() -> None:
+    with pytest.raises(
+        ValueError, match=r"metrics would travel unencrypted; listen on 127\.0\.0\.1, or say --insecure"
+    ):
+        ServerSettings(metrics="0.0.0.0:9470", transport=TLS).check()
+
+
+@pytest.mark.parametrize(
+    ("transport", "words"),
+    [
+        ({"tls_cert": Path("a")}, "--tls-cert and --tls-key go together"),
+        ({"tls_key": Path("a")}, "--tls-cert and --tls-key go together"),
+        ({"tls_client_ca": Path("a")}, "--tls-client-ca needs --tls-cert and --tls-key"),
+        ({"keepalive": -1.0}, "--keepalive must be 0 or more seconds"),
+        ({"keepalive": 1e9}, "--keepalive must be 0 or more seconds and at most 2147483, not 1e[+]09"),
+        ({"keepalive": float("nan")}, "--keepalive must be 0 or more seconds"),
+        ({"keepalive_timeout": 0.0}, "--keepalive-timeout must be more than 0 seconds"),
+        ({"max_connection_age": 0.0}, "--max-connection-age must be more than 0 seconds"),
+        ({"max_connection_age_grace": -1.0}, "--max-connection-age-grace must be 0 or more seconds"),
+    ],
+)
+def test_a_transport_that_makes_no_sense_is_refused(transport: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ServerSettings(transport=Transport(**transport)).check()
+
+
+def test_connections_are_kept_and_dead_peers_are_noticed_by_default_and_neither_has_to_be() -> None:
+    default = Transport()
+    assert 0 < default.keepalive <= 240  # load balancers forget connections that are silent for longer
+    assert default.keepalive_timeout > 0
+    assert default.max_connection_age is None
+    ServerSettings(transport=Transport(keepalive=0.0, max_connection_age=3600.0, max_connection_age_grace=0.0)).check()
 
 
 def test_metrics_may_be_read_at_an_address_by_the_same_rule_and_by_default_at_none() -> None:

@@ -36,11 +36,14 @@ SERVER = {
     "rekeying": {"access", "control", "store", "vault"},
     "control": {"serving", "sources", "store", "vault", "envs", "runtimes"},
     "api": {"control", "access", "serving", "sources", "store", "vault", "rekeying", "envs"},
-    "doors": {"api"},
+    "tls": set(),
+    "transport": {"tls"},
+    "doors": {"api", "tls", "transport"},
     "observing": {"serving"},
     "statedir": {"envs"},
-    "config": {"envs"},
+    "config": {"envs", "transport"},
     "app": {
+        "tls",
         "doors",
         "api",
         "control",
@@ -55,8 +58,9 @@ SERVER = {
         "observing",
         "rekeying",
     },
-    "commands": {"app", "config", "statedir", "store", "envs", "client", "observing"},
+    "commands": {"app", "config", "statedir", "store", "envs", "client", "cli", "observing", "transport"},
     "backup": {"store", "statedir", "vault", "config", "envs"},
+    "certs": set(),
 }
 
 

@@ -439,7 +439,7 @@ async def test_a_service_has_its_own_name_and_its_deployments(host: Host, name: 
     assert (await host.usage(name)).service == "services/svc-1"
 
 
-@pytest.mark.parametrize("name", ["svc-9", "services/iris", "deployments/svc-1", "deployments/tulip", "svc-3"])
+@pytest.mark.parametrize("name", ["svc-9", "services/svc-9", "deployments/tulip", "svc-3"])
 async def test_of_what_is_no_service_there_is_no_usage(host: Host, name: str) -> None:
     with pytest.raises(NotFound) as caught:
         await host.usage(name)

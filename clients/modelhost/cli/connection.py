@@ -1,6 +1,7 @@
 """Where the server is, and what it takes to be let in."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from modelhost.cli.output import Output
 
 if TYPE_CHECKING:
     from modelhost.client.client import Admin
+    from modelhost.client.local import LocalServer
 
 DEFAULT_ADDRESS = "127.0.0.1:8470"
 TOKEN_VARIABLE = "MODELHOST_TOKEN"  # noqa: S105 - a name
@@ -53,8 +55,24 @@ class Session:
             "--ca-file",
             envvar="MODELHOST_CA_FILE",
             metavar="FILE",
-            help="Certificates (PEM) of the authorities to trust; turns TLS on.",
+            help="Certificates (PEM) of the authorities to trust; turns TLS on. Your own server's is found.",
             rich_help_panel=_PANEL,
+        ),
+    ] = None
+    client_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--client-cert",
+            envvar="MODELHOST_CLIENT_CERT",
+            metavar="FILE",
+            help="Your certificate (PEM), for a server that wants one of its clients.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    client_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--client-key", envvar="MODELHOST_CLIENT_KEY", metavar="FILE", help="Its key.", rich_help_panel=_PANEL
         ),
     ] = None
     max_message_bytes: Annotated[
@@ -88,10 +106,19 @@ class Session:
 
     def connect(self, token: str | None) -> "api.Client":
         """Return another connection with another token; whoever asks for it closes it."""
-        certificates = _read(self.ca_file) if self.ca_file else None
+        if (self.client_cert is None) != (self.client_key is None):
+            raise usage("--client-cert and --client-key go together: a certificate and its key")
+        roots, server_name = self._trusted()
         try:
             return api.Client(
-                self.address, token, root_certificates=certificates, max_message_bytes=self.max_message_bytes
+                self.address,
+                token,
+                root_certificates=roots,
+                client_certificate=(
+                    (_read(self.client_cert), _read(self.client_key)) if self.client_cert and self.client_key else None
+                ),
+                server_name=server_name,
+                max_message_bytes=self.max_message_bytes,
             )
         except ValueError as error:
             raise usage(str(error)) from error
@@ -102,14 +129,37 @@ class Session:
         return self.client.admin
 
     def _token(self) -> str | None:
-        from modelhost.client.local import find_token
-
         if self.token_file:
             return _read(self.token_file).decode().strip()
         if token := os.environ.get(TOKEN_VARIABLE, "").strip():
             return token
+        with suppress(FileNotFoundError):
+            server = self._own_server()
+            return server.token() if server else None
+        return None
+
+    def _trusted(self) -> "tuple[bytes | None, str]":
+        """Whom to trust, and the name to look for: as told; else of your own server on this host what it published."""
+        if self.ca_file:
+            return _read(self.ca_file), ""
+        server = None
+        with suppress(PermissionError):  # nobody's to trust, then
+            server = self._own_server() if "://" not in self.address else None
+        if server is None or server.tls is None:
+            return None, ""
         try:
-            return find_token(self.address)
+            return server.tls.root_certificates(), server.tls.name
+        except OSError as error:
+            raise usage(
+                f"the server at {self.address} speaks TLS, and its certificate is not safe to use: {error}",
+                "begin the address with https://, and name its authority with --ca-file",
+            ) from error
+
+    def _own_server(self) -> "LocalServer | None":
+        from modelhost.client.local import find_server
+
+        try:
+            return find_server(self.address)
         except ValueError as error:
             raise usage(str(error)) from error
 

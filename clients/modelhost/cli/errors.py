@@ -129,7 +129,7 @@ def _exit_code(error: "api.ModelHostError") -> ExitCode:
 def _hint(error: "api.ModelHostError") -> str:
     if error.retry_after is not None:
         return f"try again in {error.retry_after:g} s"
-    if isinstance(error, api.Unreachable) and not error.reason:
+    if isinstance(error, api.Unreachable) and not error.reason and not error.hint:
         return "is it running there? `modelhost serve` starts one here; --address or MODELHOST_ADDRESS says where it is"
     if isinstance(error, api.Forbidden) and error.metadata.get("needed"):
         return _whose_role(error.metadata)

@@ -33,21 +33,27 @@ class AsyncClient:
         account: ServiceAccountKey | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         root_certificates: bytes | None = None,
+        client_certificate: tuple[bytes, bytes] | None = None,
+        server_name: str = "",
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         check_one(token, account)
-        where = Address.parse(address)
-        secrets = transport.credentials(where, root_certificates)
-        options = transport.options(where, max_message_bytes)
-        self._channel = (
-            grpc.aio.secure_channel(where.target, secrets, options)
-            if secrets
-            else grpc.aio.insecure_channel(where.target, options)
+        to = transport.endpoint(
+            address,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            server_name=server_name,
+            max_message_bytes=max_message_bytes,
         )
-        calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, where.target, token, timeout))
+        self._channel = (
+            grpc.aio.secure_channel(to.address.target, to.credentials, to.options)
+            if to.credentials
+            else grpc.aio.insecure_channel(to.address.target, to.options)
+        )
+        calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, to.address, token, timeout))
         if account:
             tokens = AsyncTokens(account, _issuing(PredictStub(calls)))
-            calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, where.target, None, timeout, tokens))
+            calls = cast(grpc.aio.Channel, _AsyncCalls(self._channel, to.address, None, timeout, tokens))
         self.admin: AdminAsyncStub = AdminStub(calls)
         """Every method of `modelhost.v1.Admin`, awaited; streams are iterated with `async for`."""
         self.predict_stub: PredictAsyncStub = PredictStub(calls)
@@ -86,7 +92,7 @@ class _AsyncCalls:
     def __init__(
         self,
         channel: grpc.aio.Channel,
-        address: str,
+        address: Address,
         token: str | None,
         timeout: float | None,
         tokens: AsyncTokens | None = None,
@@ -151,4 +157,4 @@ class _AsyncCalls:
         return call
 
     def _translated(self, error: grpc.aio.AioRpcError) -> errors.ModelHostError:
-        return errors.from_call(cast(errors.FailedCall, error), self._address)
+        return errors.from_call(cast(errors.FailedCall, error), self._address.target, tls=self._address.tls)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import grpc
 
 from modelhost.client import transport
-from modelhost.client.address import DEFAULT_ADDRESS, Address
+from modelhost.client.address import DEFAULT_ADDRESS
 from modelhost.client.prediction import Prediction, request_for
 from modelhost.client.signing import ServiceAccountKey
 from modelhost.client.tokens import Tokens, check_one
@@ -31,9 +31,12 @@ class Client:
     service account's API key. With the keys of a service account, `account`, the client gets its tokens by itself and
     renews them; a call that the server refuses for its token is made once more with a new one. `timeout` is how many
     seconds a call may take unless it says otherwise, None for as long as it takes; to see a model's own time limit
-    strike (`MODEL_TIMED_OUT`), it must be longer than the deployment's `call_timeout`. `root_certificates` (PEM) are
-    the authorities to trust; giving them turns TLS on. Nothing is sent before the first call, and a lost connection is
-    made anew by the next call.
+    strike (`MODEL_TIMED_OUT`), it must be longer than the deployment's `call_timeout`. Nothing is sent before the first
+    call, and a lost connection is made anew by the next call.
+
+    For TLS, `root_certificates` (PEM) are the authorities to trust, by default those of gRPC. `client_certificate` is
+    for a server that wants one: the certificate with those that signed it, and its key (PEM). `server_name` is the name
+    that the server's certificate must have, by default the host of the address. The first two turn TLS on.
 
     Every call raises `ModelHostError`. `ValueError` comes of an address that is none, and of a token and an account at
     once.
@@ -47,21 +50,27 @@ class Client:
         account: ServiceAccountKey | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         root_certificates: bytes | None = None,
+        client_certificate: tuple[bytes, bytes] | None = None,
+        server_name: str = "",
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         check_one(token, account)
-        where = Address.parse(address)
-        secrets = transport.credentials(where, root_certificates)
-        options = transport.options(where, max_message_bytes)
-        self._channel = (
-            grpc.secure_channel(where.target, secrets, options)
-            if secrets
-            else grpc.insecure_channel(where.target, options)
+        to = transport.endpoint(
+            address,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            server_name=server_name,
+            max_message_bytes=max_message_bytes,
         )
-        calls = cast(grpc.Channel, transport.Calls(self._channel, where.target, token, timeout))
+        self._channel = (
+            grpc.secure_channel(to.address.target, to.credentials, to.options)
+            if to.credentials
+            else grpc.insecure_channel(to.address.target, to.options)
+        )
+        calls = cast(grpc.Channel, transport.Calls(self._channel, to.address, token, timeout))
         if account:
             tokens = Tokens(account, PredictStub(calls).IssueToken)
-            calls = cast(grpc.Channel, transport.Calls(self._channel, where.target, None, timeout, tokens))
+            calls = cast(grpc.Channel, transport.Calls(self._channel, to.address, None, timeout, tokens))
         self.admin: Admin = AdminStub(calls)
         """Every method of `modelhost.v1.Admin`; takes and returns the messages of `modelhost.v1`."""
         self.predict_stub: Predict = PredictStub(calls)

@@ -143,8 +143,8 @@ class FailedCall(Protocol):
         """Return what the server sent after the answer."""
 
 
-def from_call(call: FailedCall, address: str) -> ModelHostError:
-    """Return the error that a failed call to `address` stands for."""
+def from_call(call: FailedCall, address: str, *, tls: bool = False) -> ModelHostError:
+    """Return the error that a failed call to `address` stands for; `tls` is whether the client speaks TLS."""
     code = call.code()
     details = _details(call.trailing_metadata() or ())
     reason, metadata = "", {}
@@ -162,12 +162,16 @@ def from_call(call: FailedCall, address: str) -> ModelHostError:
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, ModelHostError)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not reason:
         kind = ModelHostError  # grpc's own: a message over the limit, which no waiting helps
+    said = call.details() or ""
+    message, hint = said or code.name, metadata.pop("hint", "")
+    if not reason:
+        message, hint = _in_plain_words(code, said, address, tls=tls)
     return kind(
-        call.details() or code.name if reason else _in_plain_words(code, call.details() or "", address),
+        message,
         code=code,
         reason=reason,
         metadata=metadata,
-        hint=metadata.pop("hint", ""),
+        hint=hint,
         violations=tuple(violations),
         retry_after=retry_after,
     )
@@ -190,22 +194,65 @@ def _unpack(detail: AnyMessage, message: _M) -> _M | None:
         return None
 
 
-def _in_plain_words(code: grpc.StatusCode, details: str, address: str) -> str:
-    """Say what grpc itself, or a server that is not ModelHost, means."""
+def _in_plain_words(code: grpc.StatusCode, details: str, address: str, *, tls: bool) -> tuple[str, str]:
+    """Say what grpc itself, or a server that is not ModelHost, means, and what to do if it is about TLS."""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
+            if about_tls := _about_tls(details, address, tls=tls):
+                return about_tls
             # "failed to connect to all addresses; last error: … Failed to connect to remote host: Connection refused"
             if cause := re.search(r"remote host: (?:connect: )?([\w ]+)", details):
-                return f"no server answers at {address}: {cause[1].strip().lower()}"
-            # "… Tls handshake failed (TSI_PROTOCOL_FAILURE): … OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: …"
-            if cause := re.search(r"handshake failed.*?OPENSSL_internal:(\w+)", details):
-                return f"no TLS with {address}: {cause[1].replace('_', ' ').lower()}"
-            return f"no server answers at {address}: {details}"
+                return f"no server answers at {address}: {cause[1].strip().lower()}", ""
+            return f"no server answers at {address}: {details}", ""
         case grpc.StatusCode.CANCELLED:
-            return f"the server at {address} ended before it took the call; try again"
+            return f"the server at {address} ended before it took the call; try again", ""
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"no answer from {address} in time"
+            return f"no answer from {address} in time", ""
         case grpc.StatusCode.UNIMPLEMENTED:
-            return f"what answers at {address} is no ModelHost server, or an older one: {details}"
+            return (
+                f"what answers at {address} has no such method: it is no ModelHost server, an older one, or one whose "
+                f"operators have an address of their own (--admin-listen): {details}"
+            ), ""
         case _:
-            return details or code.name
+            return details or code.name, ""
+
+
+def _about_tls(details: str, address: str, *, tls: bool) -> tuple[str, str] | None:
+    """What is wrong with TLS and what to do, if that is what kept the client from connecting."""
+    if "failed to connect" not in details:
+        return None
+    ended = re.search(r"Socket closed|[Cc]onnection reset|Broken pipe", details)
+    if not tls:
+        if not ended:
+            return None
+        return (
+            f"the server at {address} closed the connection at once, as one does that speaks TLS",
+            "for TLS begin the address with https://, and name the server's authority: --ca-file, or root_certificates",
+        )
+    # "… Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
+    if "Hostname Verification" in details:
+        return (
+            f"the certificate of the server at {address} is made out to other names",
+            "use a name that it has, or have one made that has this one",
+        )
+    # "… Tls handshake failed (TSI_PROTOCOL_FAILURE): … OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: unable to get …: OK"
+    if cause := re.search(r"CERTIFICATE_VERIFY_FAILED(?:: ([\w -]+))?", details):
+        return (
+            f"the certificate of the server at {address} cannot be trusted: {cause[1] or 'it cannot be verified'}",
+            "name the authority that signed it: --ca-file, or root_certificates",
+        )
+    if "WRONG_VERSION_NUMBER" in details:
+        return f"the server at {address} speaks no TLS", "leave out https:// and the certificates"
+    if cause := re.search(r"handshake failed.*?OPENSSL_internal:(\w+)", details):
+        return f"no TLS with {address}: {cause[1].replace('_', ' ').lower()}", ""
+    if "security handshaker" in details:
+        return (
+            f"no TLS with {address}: the certificates given for it, or the key, cannot be used",
+            "they must be PEM, and the key that of the client's certificate",
+        )
+    if ended:
+        return (
+            f"the server at {address} ended the TLS handshake, as one does that wants a client certificate, or another",
+            "give one of its authority: --client-cert and --client-key, or client_certificate",
+        )
+    return None

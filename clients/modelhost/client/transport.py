@@ -7,6 +7,7 @@ callables that do these three things. gRPC's own interceptors can do the same, b
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -20,25 +21,41 @@ if TYPE_CHECKING:
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
-def options(address: Address, max_message_bytes: int) -> list[tuple[str, int]]:
-    """Return the channel's options."""
-    chosen = [
+@dataclass(frozen=True)
+class Endpoint:
+    """What a channel is made with, of either kind. `address` says whether TLS is spoken, however that was asked for."""
+
+    address: Address
+    credentials: grpc.ChannelCredentials | None
+    options: list[tuple[str, int | str]]
+
+
+def endpoint(
+    address: str,
+    *,
+    root_certificates: bytes | None,
+    client_certificate: tuple[bytes, bytes] | None,
+    server_name: str,
+    max_message_bytes: int,
+) -> Endpoint:
+    """Read a client's settings. Raises ValueError for an address that is none."""
+    where = Address.parse(address)
+    options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         # After a lost connection gRPC fails every call until its next try, up to two minutes later by default.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
-    if address.is_loopback:
-        chosen.append(("grpc.enable_http_proxy", 0))  # http_proxy of the environment is not for this host
-    return chosen
-
-
-def credentials(address: Address, root_certificates: bytes | None) -> grpc.ChannelCredentials | None:
-    """Return what TLS needs; None where it is not spoken."""
-    if not address.tls and root_certificates is None:
-        return None
-    return grpc.ssl_channel_credentials(root_certificates=root_certificates)
+    if where.is_loopback:
+        options.append(("grpc.enable_http_proxy", 0))  # http_proxy of the environment is not for this host
+    if not where.tls and root_certificates is None and client_certificate is None:
+        return Endpoint(where, None, options)
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    chain, key = client_certificate or (None, None)
+    credentials = grpc.ssl_channel_credentials(root_certificates, private_key=key, certificate_chain=chain)
+    return Endpoint(replace(where, tls=True), credentials, options)
 
 
 def authorisation(token: str | None) -> Metadata:
@@ -55,9 +72,9 @@ def identification(request_id: str | None) -> Metadata:
     return (("x-request-id", request_id),)
 
 
-def rpc_error(error: grpc.RpcError, address: str) -> errors.ModelHostError:
+def rpc_error(error: grpc.RpcError, address: Address) -> errors.ModelHostError:
     """Return what a failed call raises; errors of the blocking API are calls, too."""
-    return errors.from_call(cast(errors.FailedCall, error), address)
+    return errors.from_call(cast(errors.FailedCall, error), address.target, tls=address.tls)
 
 
 def is_refusal(error: grpc.RpcError) -> bool:
@@ -85,7 +102,7 @@ class Calls:
     def __init__(
         self,
         channel: grpc.Channel,
-        address: str,
+        address: Address,
         token: str | None,
         timeout: float | None,
         tokens: "Tokens | None" = None,
@@ -116,7 +133,7 @@ class Calls:
 
 
 class _OneAnswer:
-    def __init__(self, inner: Any, address: str, metadata: Metadata, timeout: float | None) -> None:
+    def __init__(self, inner: Any, address: Address, metadata: Metadata, timeout: float | None) -> None:
         self._inner = inner
         self._address = address
         self._metadata = metadata
@@ -153,7 +170,7 @@ class _OneAnswer:
 class _OneAnswerToAccount(_OneAnswer):
     """The same with a service account's token, which is got, and renewed, within the call's own time."""
 
-    def __init__(self, inner: Any, address: str, tokens: "Tokens", timeout: float | None) -> None:
+    def __init__(self, inner: Any, address: Address, tokens: "Tokens", timeout: float | None) -> None:
         super().__init__(inner, address, (), timeout)
         self._tokens = tokens
 
@@ -194,7 +211,7 @@ class _OneAnswerToAccount(_OneAnswer):
 class _Stream:
     """A stream of answers. `cancel()`, from any thread, ends the iteration without an error."""
 
-    def __init__(self, inner: Any, address: str) -> None:
+    def __init__(self, inner: Any, address: Address) -> None:
         self._inner = inner
         self._address = address
         self._cancelled = False

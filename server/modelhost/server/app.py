@@ -3,16 +3,15 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health_pb2
 
 from modelhost.envs import EnvironmentStore
 from modelhost.server.access.plane import AccessPlane
-from modelhost.server.api import reflection
 from modelhost.server.api.admin.accounts import AccountMethods
 from modelhost.server.api.admin.debug import DebugMethods
 from modelhost.server.api.admin.deployments import DeploymentMethods
@@ -27,6 +26,7 @@ from modelhost.server.api.admission import Admission
 from modelhost.server.api.auditing import Auditor
 from modelhost.server.api.binding import bind
 from modelhost.server.api.health import HealthMethods
+from modelhost.server.api.listener import listener_methods
 from modelhost.server.api.methods import Access, Dispatcher, Method
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
@@ -66,13 +66,13 @@ from modelhost.server.statedir import StateDir
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database
 from modelhost.server.store.logs import Logs
+from modelhost.server.tls import Certificates
 from modelhost.v1 import admin_pb2, predict_pb2
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 PREDICT: ServiceDescriptor = predict_pb2.DESCRIPTOR.services_by_name["Predict"]
-HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
 LAST_ANSWERS_SECONDS = 1.0
@@ -91,6 +91,9 @@ class App:
         Raises `StateDirBusy`, `DatabaseUnusable`, `SchemaTooNew`, `NotIsolated`, `OSError`, `ValueError`.
         """
         settings.check()
+        tls_files = settings.transport.tls_files
+        self.certificates = Certificates(tls_files) if tls_files else None
+        self._tls = settings.transport.tls
         raise_open_files()
         self._chores: list[asyncio.Future[None]] = []
         self.state = state = StateDir(settings.state_dir)
@@ -114,6 +117,14 @@ class App:
         shutil.rmtree(state.workers, ignore_errors=True)
         state.workers.mkdir(mode=0o700, exist_ok=True)
         vault = database.run_now(lambda tx: settled(state.secret_key, tx))
+        changes = Changes()
+        self._access = access = AccessPlane(
+            database,
+            vault,
+            admin_token=state.admin_token,
+            token_lifetime=settings.token_lifetime,
+            changed=lambda: changes.notify(ACCESS),
+        )
         self._isolation = isolation = self._isolate(settings, state, uids)
         snapshots = SnapshotStore(state.snapshots, SnapshotLimits(max_bytes=settings.snapshot_limit))
         snapshots.sweep()
@@ -124,14 +135,6 @@ class App:
         self._logs = logs = Logs(state.logs)
         self._stopping = asyncio.Event()
         self._stop_grace = settings.stop_grace
-        changes = Changes()
-        self._access = access = AccessPlane(
-            database,
-            vault,
-            admin_token=state.admin_token,
-            token_lifetime=settings.token_lifetime,
-            changed=lambda: changes.notify(ACCESS),
-        )
         holds = Holds()
         self._collector = collector = Collector(database, snapshots, environments, holds, state.cache / "sources")
 
@@ -201,22 +204,9 @@ class App:
         self._audit_stream = AuditStream(settings.audit_log) if settings.audit_log else None
         auditor = Auditor(self._audit_stream.tell if self._audit_stream else lambda event: None)
         mutations = Mutations(database, vault, auditor)
-
-        names = [ADMIN.full_name, PREDICT.full_name, HEALTH.full_name]
         admission = Admission(router)
-        health = HealthMethods(
-            router,
-            access.gate,
-            admission,
-            changes,
-            open_names=set(names),
-            ready_name=PREDICT.full_name,
-            is_ready=lambda: self._reconciler.is_ready,
-            stopping=self._stopping,
-        )
-        reflected = reflection.ReflectionMethods([*names, reflection.SERVICE.full_name, reflection.V1_NAME])
-        methods: list[Method] = [
-            *bind(
+        services: dict[str, list[Method]] = {
+            ADMIN.full_name: bind(
                 ADMIN,
                 Access.OPERATOR,
                 DataSourceMethods(database, sources, mutations),
@@ -242,7 +232,7 @@ class App:
                     Rekeying(state.secret_key, vault, access.key_changed),
                 ),
             ),
-            *bind(
+            PREDICT.full_name: bind(
                 PREDICT,
                 Access.CALLER,
                 PredictMethods(
@@ -255,38 +245,59 @@ class App:
                 ),
                 for_anyone={"IssueToken"},
             ),
-            *bind(HEALTH, Access.ANYONE, health),
-            *bind(reflection.SERVICE, Access.ANYONE, reflected),
-            *bind(reflection.SERVICE, Access.ANYONE, reflected, name=reflection.V1_NAME),
-        ]
-        host_name = settings.listen.rpartition(":")[0]
-        observers = {
-            f"/{PREDICT.full_name}/Predict": predict_observer(
-                metrics.call_ended, access.usage.ended if settings.usage else lambda *_: None
-            )
         }
-        dispatcher = Dispatcher(
-            methods,
+        health = partial(
+            HealthMethods,
+            router,
             access.gate,
-            self._stopping,
-            observers,
-            lets_anonymous_in=lambda: router.has_open,
-            watch_access=lambda: changes.watch(ACCESS),
+            admission,
+            changes,
+            ready_name=PREDICT.full_name,
+            is_ready=lambda: self._reconciler.is_ready,
+            stopping=self._stopping,
         )
-        self._door = GrpcioDoor(
-            dispatcher,
-            settings.listen,
-            message_limit=settings.message_limit,
-        )
-        self.port = self._door.port
-        self.address = f"{host_name}:{self.port}"
+        count_calls = access.usage.ended if settings.usage else lambda *_: None
+        observers = {f"/{PREDICT.full_name}/Predict": predict_observer(metrics.call_ended, count_calls)}
+
+        def door(address: str, services: Mapping[str, list[Method]]) -> GrpcioDoor:
+            dispatcher = Dispatcher(
+                listener_methods(services, lambda names: health(open_names=names)),
+                access.gate,
+                self._stopping,
+                observers,
+                lets_anonymous_in=lambda: router.has_open,
+                watch_access=lambda: changes.watch(ACCESS),
+            )
+            return GrpcioDoor(
+                dispatcher,
+                address,
+                message_limit=settings.message_limit,
+                transport=settings.transport,
+                certificates=self.certificates,
+            )
+
+        self._open_doors(settings, door, services)
         self._metrics_listener = MetricsListener(settings.metrics, metrics.exposition) if settings.metrics else None
         self.metrics_address = self._metrics_listener.address if self._metrics_listener else ""
+
+    def _open_doors(
+        self,
+        settings: ServerSettings,
+        door: Callable[[str, Mapping[str, list[Method]]], GrpcioDoor],
+        services: Mapping[str, list[Method]],
+    ) -> None:
+        """One for all services, or where operators have one of their own, another one without theirs for the others."""
+        self._doors = [door(settings.admin_listen or settings.listen, services)]
+        self.address = self.admin_address = self._doors[0].address
+        if settings.admin_listen:
+            self._doors.append(door(settings.listen, {PREDICT.full_name: services[PREDICT.full_name]}))
+            self.address = self._doors[1].address
 
     def _isolate(self, settings: ServerSettings, state: StateDir, uids: Uids) -> Isolation:
         if os.geteuid() == 0:
             state.let_users_pass()
-        secrets = (state.secret_key, state.admin_token, state.database)
+        key = (self.certificates.files.key,) if self.certificates else ()
+        secrets = (state.secret_key, state.admin_token, state.database, *key)
         isolation = establish(state.workers, secrets, uids, settings.shared_folders)
         if settings.require_isolation and not isolation.is_complete:
             raise NotIsolated(f"--require-isolation: {isolation.describe()}")
@@ -299,23 +310,27 @@ class App:
         await locked.complete(self._database, self._environments)
         await self._access.start()
         await self._reconciler.prepare()
-        await self._door.start()
+        for door in self._doors:
+            await door.start()
         if self._metrics_listener is not None:
             self._metrics_listener.start()
         self._chores.append(asyncio.ensure_future(watch_lag(self._metrics.loop_lagged)))
         await self._reconciler.start()
-        chores = (self._collector.run(), self._token_check.run(), *self._access.chores())
-        self._chores += map(asyncio.ensure_future, chores)
+        self._chores += map(asyncio.ensure_future, (self._collector.run(), self._token_check.run()))
+        self._chores += map(asyncio.ensure_future, self._access.chores())
+        if self.certificates is not None:
+            self._chores.append(asyncio.ensure_future(self.certificates.run()))
         say = log.info if self._isolation.is_complete else log.warning
         say(self._isolation.describe())
-        metrics = {"metrics": self.metrics_address} if self.metrics_address else {}
-        log.info("serving", address=self.address, state_dir=str(self.state.root), **metrics)
+        more = {"metrics": self.metrics_address} if self.metrics_address else {}
+        more |= {"admin": self.admin_address} if self.admin_address != self.address else {}
+        log.info("serving", address=self.address, tls=self._tls, state_dir=str(self.state.root), **more)
 
     def hurry(self) -> None:
         """Have `stop`, under way or yet to come, end calls and workers at once."""
         log.warning("ending at once")
         self._stop_grace = 0
-        self._hurrying = asyncio.ensure_future(self._door.stop(0))
+        self._hurrying = self._close_doors(0)
         self._reconciler.cancel()
         self._spawner.kill_all()
 
@@ -325,12 +340,12 @@ class App:
         Calls that are not finished when their grace is over are told why; the door stays open for that a moment longer.
         """
         self._stopping.set()
-        closing_door = asyncio.ensure_future(self._door.stop(self._stop_grace + LAST_ANSWERS_SECONDS))
-        await asyncio.wait([closing_door], timeout=self._stop_grace)
+        closing_doors = self._close_doors(self._stop_grace + LAST_ANSWERS_SECONDS)
+        await asyncio.wait([closing_doors], timeout=self._stop_grace)
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(self._reconciler.close(), self._debugger.close())
-        await closing_door
+        await closing_doors
         await self._access.close()
         await asyncio.to_thread(self._builder.close)
         await asyncio.to_thread(self._sources.close)
@@ -344,6 +359,9 @@ class App:
         self._database.close()
         self.state.unlock()
         log.info("stopped")
+
+    def _close_doors(self, grace: float) -> "asyncio.Future[list[None]]":
+        return asyncio.gather(*(door.stop(grace) for door in self._doors))
 
 
 def _in_background(act: Callable[..., None], *arguments: object) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import structlog
 import typer
 import uvloop
 
+from modelhost.cli.flags import verb
 from modelhost.client import local
 from modelhost.envs import DEFAULT_R_REPOSITORIES
 from modelhost.server.app import App, NotIsolated
@@ -32,13 +35,16 @@ from modelhost.server.statedir import StateDirBusy
 from modelhost.server.store.database import DatabaseUnusable
 from modelhost.server.store.migrations import SchemaTooNew
 from modelhost.server.text import bytes_read
+from modelhost.server.transport import PANEL, Transport
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+@verb
 def serve(
+    transport: Transport,
     state_dir: Annotated[
         Path | None,
         typer.Option(
@@ -46,10 +52,26 @@ def serve(
         ),
     ] = None,
     listen: Annotated[
-        str, typer.Option(envvar="MODELHOST_LISTEN", help="host:port to listen on; port 0 takes a free one.")
+        str,
+        typer.Option(
+            envvar="MODELHOST_LISTEN", help="host:port to listen on; port 0 takes a free one.", rich_help_panel=PANEL
+        ),
     ] = DEFAULT_LISTEN,
+    admin_listen: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELHOST_ADMIN_LISTEN",
+            metavar="HOST:PORT",
+            help="Where to listen for operators besides; the Admin service is there then, and not at --listen.",
+            show_default="one listener for all",
+            rich_help_panel=PANEL,
+        ),
+    ] = "",
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an address that is not loopback, without encryption.")
+        bool,
+        typer.Option(
+            "--insecure", help="Allow an address that is not loopback, without encryption.", rich_help_panel=PANEL
+        ),
     ] = False,
     metrics: Annotated[
         str,
@@ -169,6 +191,8 @@ def serve(
         settings = ServerSettings(
             state_dir=state_dir or default_state_dir(),
             listen=listen,
+            admin_listen=admin_listen,
+            transport=transport,
             insecure=insecure,
             metrics=metrics,
             message_limit=max_message_bytes,
@@ -213,13 +237,26 @@ async def _serve(settings: ServerSettings) -> None:
     app = App(settings)
     try:
         await app.start()
-        local.publish(app.address, app.state.admin_token)
-        try:
+        with _published(app):
             await stop.wait()
-        finally:
-            local.withdraw(app.port)
     finally:
         await app.stop()
         for number in SIGNALS:  # what comes now is late, and is not to spoil the exit code
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _published(app: App) -> Iterator[None]:
+    """Have this user's commands find the server and its token, at each of its addresses."""
+    tls = None
+    if app.certificates is not None:
+        tls = local.Tls(app.certificates.files.certificate, app.certificates.current().name)
+    addresses = dict.fromkeys((app.address, app.admin_address))
+    try:
+        for address in addresses:
+            local.publish(address, app.state.admin_token, tls)
+        yield
+    finally:
+        for address in addresses:
+            local.withdraw(int(address.rpartition(":")[2]))

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from modelhost.envs import DEFAULT_R_REPOSITORIES
+from modelhost.server.transport import Transport
 
 DEFAULT_LISTEN = "127.0.0.1:8470"
 DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
@@ -32,14 +33,17 @@ def default_state_dir() -> Path:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Sizes in bytes, times in seconds. `listen` and `metrics` are `host:port`; port 0 takes a free one.
+    """Sizes in bytes, times in seconds. Addresses are `host:port`; port 0 takes a free one.
 
-    Without `metrics` nobody can read any. `worker_memory` is what all models together may declare; 0 for what the host
+    With `admin_listen` the Admin service is there and not at `listen`; all others are at both. Without `metrics` nobody
+    can read any. `worker_memory` is what all models together may declare; 0 for what the host
     has.
     """
 
     state_dir: Path = field(default_factory=default_state_dir)
     listen: str = DEFAULT_LISTEN
+    admin_listen: str = ""
+    transport: Transport = field(default_factory=Transport)
     metrics: str = ""
     insecure: bool = False
     message_limit: int = DEFAULT_MESSAGE_LIMIT
@@ -60,9 +64,12 @@ class ServerSettings:
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
-        self._check_address("--listen", self.listen, "calls")
+        self.transport.check()
+        for flag, address in (("--listen", self.listen), ("--admin-listen", self.admin_listen)):
+            if address or flag == "--listen":
+                self._check_address(flag, address, "calls", tls=self.transport.tls_files is not None)
         if self.metrics:
-            self._check_address("--metrics", self.metrics, "metrics")
+            self._check_address("--metrics", self.metrics, "metrics", tls=False)
         for folder in self.shared_folders:
             if not folder.is_absolute() or not folder.is_dir():
                 raise ValueError(f"--shared-folder must be the absolute path of a folder, not {str(folder)!r}")
@@ -75,14 +82,15 @@ class ServerSettings:
         if self.message_limit < 1024:
             raise ValueError("the message limit must be at least 1024 bytes")
 
-    def _check_address(self, flag: str, address: str, what: str) -> None:
+    def _check_address(self, flag: str, address: str, what: str, *, tls: bool) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or int(port) > MOST_PORT:
             raise ValueError(f"{flag} must be host:port, the port from 0 to {MOST_PORT}, not {address!r}")
-        if not self.insecure and not _is_loopback(host):
+        if not tls and not self.insecure and not _is_loopback(host):
+            encrypt = " encrypt them with --tls-cert and --tls-key," if what == "calls" else ""
             raise ValueError(
                 f"{host} is not a loopback address, and {what} would travel unencrypted; "
-                "listen on 127.0.0.1, or say --insecure if the network is trusted"
+                f"listen on 127.0.0.1,{encrypt} or say --insecure if the network is trusted"
             )
 
 

@@ -462,7 +462,9 @@ def _method(fake: FakeServer, name: str, handler: Callable[..., Any], *, streams
 
 
 @contextmanager
-def running(port: int = 0, max_message_bytes: int = 64 * 1024 * 1024) -> Iterator[FakeServer]:
+def running(
+    port: int = 0, max_message_bytes: int = 64 * 1024 * 1024, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[FakeServer]:
     """Run a server on a port of this host; on a free one if none is said."""
     fake = FakeServer()
     for name in dir(fake):
@@ -477,7 +479,9 @@ def running(port: int = 0, max_message_bytes: int = 64 * 1024 * 1024) -> Iterato
         server = grpc.server(pool, options=options)
         admin_pb2_grpc.add_AdminServicer_to_server(fake, server)
         predict_pb2_grpc.add_PredictServicer_to_server(fake, server)
-        fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+        address = f"127.0.0.1:{port}"
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        fake.address = f"127.0.0.1:{bound}"
         server.start()
         fake.stop = lambda: server.stop(None).wait()
         try:

@@ -105,7 +105,9 @@ def test_a_wrong_token_is_access_denied(server):
 
 def test_a_server_of_another_kind_is_recognised(server, client):
     server.refuse("Predict", Code.UNIMPLEMENTED, "Method not found!")
-    with pytest.raises(ModelHostError, match="is no ModelHost server, or an older one"):
+    with pytest.raises(
+        ModelHostError, match="it is no ModelHost server, an older one, or one whose operators have an address"
+    ):
         client.predict("churn", 1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelhost.client import local
-from modelhost.client.local import find_token, publish, registry_dir, withdraw
+from modelhost.client.local import Tls, find_server, find_token, publish, registry_dir, withdraw
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +119,50 @@ def test_what_a_dead_server_left_behind_is_not_used(token_file):
 def test_a_broken_entry_is_no_entry(token_file, content):
     publish("127.0.0.1:8470", token_file).write_text(content)
     assert find_token("127.0.0.1:8470") is None
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    path = tmp_path / "server.pem"
+    path.write_text("PEM")
+    path.chmod(0o644)
+    return path
+
+
+def test_what_to_trust_is_published_with_a_server_that_speaks_tls(token_file, certificate):
+    publish("127.0.0.1:8470", token_file, Tls(certificate, "models.example.com"))
+    publish("127.0.0.1:8471", token_file)
+    found = find_server("localhost:8470")
+    assert (found.token(), found.tls.root_certificates(), found.tls.name) == ("s3cret", b"PEM", "models.example.com")
+    assert find_token("127.0.0.1:8470") == "s3cret"
+    assert find_server("127.0.0.1:8471").tls is None
+
+
+def test_a_link_to_the_certificate_is_followed_when_it_is_read(token_file, certificate, tmp_path):
+    link = tmp_path / "current.pem"
+    link.symlink_to(certificate)
+    publish("127.0.0.1:8470", token_file, Tls(link))
+    link.unlink()
+    link.write_text("another")
+    assert find_server("127.0.0.1:8470").tls.root_certificates() == b"another"
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_certificate_that_others_can_write_is_not_trusted(token_file, certificate, mode):
+    publish("127.0.0.1:8470", token_file, Tls(certificate))
+    certificate.chmod(mode)
+    with pytest.raises(PermissionError, match=r"server\.pem can be written by other users \(mode 06"):
+        find_server("127.0.0.1:8470").tls.root_certificates()
+
+
+def test_nor_is_one_of_another_user(token_file, certificate, monkeypatch):
+    found = Tls(certificate)
+    if os.geteuid() == 0:
+        os.chown(certificate, 54321, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(PermissionError, match=r"server\.pem belongs to uid \d+, not to root or us"):
+        found.root_certificates()
 
 
 def test_a_token_file_that_is_gone_is_no_token(token_file):

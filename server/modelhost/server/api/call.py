@@ -12,8 +12,9 @@ from modelhost.server.serving.router import Service
 class Call:
     """A call as a door received it. `deadline` is in the event loop's time; a caller's cancel cancels the task.
 
-    Before any handler, the dispatcher names it (`request_id`), says whose it is (`caller`), and how many bytes its
-    request has (`size`). The handler says of which prediction service it is, once that is known and its caller let in.
+    `identities` are the names in the certificate that the client has shown, none without mutual TLS. Before any
+    handler, the dispatcher names the call (`request_id`), says whose it is (`caller`), and how many bytes its request
+    has (`size`). The handler says of which prediction service it is, once that is known and its caller let in.
     """
 
     method: str
@@ -21,6 +22,7 @@ class Call:
     peer: str
     deadline: float | None
     request_id: str = ""
+    identities: tuple[str, ...] = ()
     caller: Caller = NOBODY
     size: int = 0
     service: Service | None = None

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,33 +13,43 @@ import grpc
 from modelhost.server.api.call import Call
 from modelhost.server.api.methods import BidiStream, Dispatcher, ServerStream, Unary
 from modelhost.server.api.status import CallFailed
+from modelhost.server.tls import Certificates, Identity
+from modelhost.server.transport import Transport
 
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+NEVER_MS = 2**31 - 1  # so gRPC understands it
+# A client that asks more often whether the server is there is sent away (too_many_pings). gRPC's own libraries let
+# nobody ask more often than every ten seconds; half of that, for pings do not arrive as evenly as they are sent.
+LEAST_MS_BETWEEN_PINGS = 5_000
 
 Context = Any  # grpc.aio.ServicerContext[bytes, bytes]; the stubs do not know it as generic at run time
 
 
 class GrpcioDoor:
-    """Listens on `address` (`host:port`); `message_limit` in bytes, both ways."""
+    """Listens on `address` (`host:port`), with TLS if there are certificates; `message_limit` in bytes, both ways."""
 
-    def __init__(self, dispatcher: Dispatcher, address: str, *, message_limit: int) -> None:
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", message_limit),
-                ("grpc.max_send_message_length", message_limit),
-                ("grpc.so_reuseport", 0),  # a second server on the port is refused, not given half of the calls
-            ]
-        )
-        self._server.add_generic_rpc_handlers((_Handlers(dispatcher),))
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        address: str,
+        *,
+        message_limit: int,
+        transport: Transport,
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._server = grpc.aio.server(options=_options(message_limit, transport))
+        shows_certificate = certificates is not None and certificates.files.client_ca is not None
+        self._server.add_generic_rpc_handlers((_Handlers(dispatcher, shows_certificate=shows_certificate),))
         try:
-            self._port = self._server.add_insecure_port(address)
+            if certificates is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _credentials(certificates))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {_refusal(address) or error}") from error
-
-    @property
-    def port(self) -> int:
-        """The port that was bound."""
-        return self._port
+        self.address = f"{address.rpartition(':')[0]}:{port}"
+        """Where it listens, with the port that was bound."""
 
     async def start(self) -> None:
         """Begin to accept calls."""
@@ -47,6 +58,48 @@ class GrpcioDoor:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those under way finish for `grace` seconds, end the rest."""
         await self._server.stop(grace)
+
+
+def _options(message_limit: int, transport: Transport) -> list[tuple[str, int]]:
+    """What gRPC calls these settings: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
+
+    def milliseconds(seconds: float | None) -> int:
+        return NEVER_MS if seconds is None else min(round(seconds * 1000), NEVER_MS)
+
+    return [
+        ("grpc.max_receive_message_length", message_limit),
+        ("grpc.max_send_message_length", message_limit),
+        ("grpc.so_reuseport", 0),  # a second server on the port is refused, not given half of the calls
+        ("grpc.keepalive_time_ms", milliseconds(transport.keepalive or None)),
+        ("grpc.keepalive_timeout_ms", milliseconds(transport.keepalive_timeout)),
+        ("grpc.http2.ping_timeout_ms", milliseconds(transport.keepalive_timeout)),  # a minute, else
+        ("grpc.keepalive_permit_without_calls", 1),  # both ways: idle connections are asked, and may ask
+        ("grpc.http2.max_pings_without_data", 0),  # no end to that
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_MS_BETWEEN_PINGS),
+        ("grpc.max_connection_age_ms", milliseconds(transport.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", milliseconds(transport.max_connection_age_grace)),
+    ]
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """For each door its own: gRPC asks, with each new connection, whether there is something else to use."""
+    given = certificates.current()
+
+    def changed() -> Any:  # None is for "as before"; the stubs do not know that
+        nonlocal given
+        current = certificates.current()
+        if current is given:
+            return None
+        given = current
+        return _configuration(current)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given), changed, require_client_authentication=given.client_ca is not None
+    )
+
+
+def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(identity.key, identity.chain)], identity.client_ca)
 
 
 def _refusal(address: str) -> str:
@@ -64,21 +117,24 @@ def _refusal(address: str) -> str:
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the handler of a path."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._handlers = {path: _handler(dispatcher, method, path) for path, method in dispatcher.methods.items()}
+    def __init__(self, dispatcher: Dispatcher, *, shows_certificate: bool) -> None:
+        self._handlers = {
+            path: _handler(dispatcher, method, partial(_call, path, shows_certificate))
+            for path, method in dispatcher.methods.items()
+        }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """grpcio: the handler of a call, or None, which makes it UNIMPLEMENTED."""
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(dispatcher: Dispatcher, method: Any, path: str) -> Any:
+def _handler(dispatcher: Dispatcher, method: Any, call: Callable[[Context], Call]) -> Any:
     match method:
         case Unary():
 
             async def unary(data: bytes, context: Context) -> bytes | None:
                 try:
-                    return await dispatcher.unary(method, _call(path, context), data)
+                    return await dispatcher.unary(method, call(context), data)
                 except CallFailed as failed:
                     await _abort(context, failed)
                     return None
@@ -88,7 +144,7 @@ def _handler(dispatcher: Dispatcher, method: Any, path: str) -> Any:
 
             async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
                 try:
-                    async for response in dispatcher.server_stream(method, _call(path, context), data):
+                    async for response in dispatcher.server_stream(method, call(context), data):
                         yield response
                 except CallFailed as failed:
                     await _abort(context, failed)
@@ -98,7 +154,7 @@ def _handler(dispatcher: Dispatcher, method: Any, path: str) -> Any:
 
             async def bidi(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
                 try:
-                    async for response in dispatcher.bidi_stream(method, _call(path, context), requests):
+                    async for response in dispatcher.bidi_stream(method, call(context), requests):
                         yield response
                 except CallFailed as failed:
                     await _abort(context, failed)
@@ -107,14 +163,19 @@ def _handler(dispatcher: Dispatcher, method: Any, path: str) -> Any:
     raise TypeError(f"no way to serve a {type(method).__name__}")
 
 
-def _call(path: str, context: Context) -> Call:
+def _call(path: str, shows_certificate: bool, context: Context) -> Call:
     remaining = context.time_remaining()
     return Call(
         method=path,
         metadata=dict(context.invocation_metadata() or ()),
         peer=context.peer(),
         deadline=None if remaining is None else asyncio.get_running_loop().time() + remaining,
+        identities=_identities(context) if shows_certificate else (),
     )
+
+
+def _identities(context: Context) -> tuple[str, ...]:
+    return tuple(name.decode("utf-8", "replace") for name in context.peer_identities() or ())
 
 
 async def _abort(context: Context, failed: CallFailed) -> None:

@@ -37,7 +37,7 @@ SERVER = {
     "doors": {"api"},
     "observing": {"serving"},
     "statedir": {"envs"},
-    "config": {"envs"},
+    "config": {"sources", "envs"},
     "app": {
         "doors",
         "api",

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from modelhost.envs import DEFAULT_R_REPOSITORIES
+from modelhost.server.sources.outgoing import parse_entry
 
 DEFAULT_LISTEN = "127.0.0.1:8470"
 DEFAULT_MESSAGE_LIMIT = 64 * 1024 * 1024
@@ -32,7 +33,7 @@ class ServerSettings:
     """Sizes in bytes, times in seconds. `listen` and `metrics` are `host:port`; port 0 takes a free one.
 
     Without `metrics` nobody can read any. `worker_memory` is what all models together may declare; 0 for what the host
-    has.
+    has. `git_hosts` are entries of `sources.outgoing`: where data sources may be.
     """
 
     state_dir: Path = field(default_factory=default_state_dir)
@@ -51,6 +52,7 @@ class ServerSettings:
     shared_folders: tuple[Path, ...] = ()
     worker_memory: int = 0
     stop_grace: float = DEFAULT_STOP_GRACE
+    git_hosts: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
@@ -62,6 +64,8 @@ class ServerSettings:
                 raise ValueError(f"--shared-folder must be the absolute path of a folder, not {str(folder)!r}")
             if self.state_dir.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"--shared-folder {folder} must not have the state directory in it")
+        for entry in self.git_hosts:
+            parse_entry(entry)
         if self.stop_grace < 0:
             raise ValueError("--stop-grace must be 0 or more seconds")
         if self.message_limit < 1024:

@@ -17,12 +17,14 @@ Entries of the list are
 and all but `file` may end with a port. docs/adr/0019 has the reasons.
 """
 
+import contextlib
 import re
 import shlex
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from modelhost.server.errors import Conflict
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -57,7 +59,6 @@ _FORBIDDEN: tuple[tuple[str, tuple[Network, ...]], ...] = (
         ),
     ),
 )
-_ONES_OWN = (ip_address("127.0.0.1"), ip_address("::1"))
 # Networks of IPv6 whose addresses have one of IPv4 in them, and how many bits are behind that: RFC 4291, 2765, 6052 and
 # 8215, 3056.
 _EMBEDDING = (
@@ -90,6 +91,10 @@ class Entry:
     def has(self, address: Address) -> bool:
         """Whether it has the address."""
         return any(address in network for network in self.networks)
+
+    def has_some_of(self, networks: Sequence[Network]) -> bool:
+        """Whether it has an address of these."""
+        return any(own.version == each.version and own.overlaps(each) for own in self.networks for each in networks)
 
 
 def parse_entry(text: str) -> Entry:
@@ -137,8 +142,8 @@ class Outgoing:
         address = literal(host)
         name = _plain(host)
         if address is None and (name == LOCALHOST or name.endswith(f".{LOCALHOST}")):  # RFC 6761, 6.3
-            if not any(entry.at(port) and entry.has(each) for entry in self._entries for each in _ONES_OWN):
-                raise self._forbidden(name, port, _ONES_OWN[0], "a loopback address")
+            if not any(entry.at(port) and entry.has_some_of(_LOOPBACK) for entry in self._entries):
+                raise self._forbidden(name, port, IPv4Address("127.0.0.1"), "a loopback address")
         elif address is not None:
             self._check_address(str(address), port, address)
         elif not self._names(name, port) and not any(entry.networks and entry.at(port) for entry in self._entries):
@@ -265,10 +270,12 @@ def _embedded(address: Address) -> Iterator[IPv4Address]:
 def _split(text: str) -> tuple[str, int]:
     """Host and port of an entry, 0 where it names none."""
     host, port = text.lower(), ""
+    if "://" in host:
+        return host, 0
     if host.startswith("["):
         host, _, rest = host[1:].partition("]")
         port = rest.removeprefix(":")
-        if rest and not rest.startswith(":"):
+        if not text.endswith("]") and not rest.startswith(":"):
             raise ValueError(f"--git-host must be {FORMS}; not {text!r}")
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
@@ -287,13 +294,11 @@ def _is_numeric(host: str) -> bool:
 
 
 def _meant(host: str) -> str:
-    """What somebody may have meant by a host that is none, as the end of a sentence."""
-    try:
-        network = ip_network(host, strict=False)
-    except ValueError:
-        address = literal(host)
-        return "" if address is None else f": is {address} meant?"
-    return f": is {network} meant?"
+    """What somebody may have meant by what is no entry, as the end of a sentence."""
+    meant: object = (urlsplit(host).hostname if "://" in host else None) or literal(host)
+    with contextlib.suppress(ValueError):
+        meant = ip_network(host, strict=False)
+    return f": is {meant} meant?" if meant else ""
 
 
 def _resolve(host: str, port: int) -> list[str]:

@@ -115,6 +115,7 @@ class TestWithAList:
             *(("b.example", "a.example", 443), ("a.example:443", "a.example", 80), ("*.example:80", "a.example", 443)),
             *(("*.a.example", "a.example", 443), ("*.ample", "a.example", 443), ("example", "a.example", 443)),
             *(("a.example", PRIVATE, 443), ("*:80", "a.example", 443), ("file", "a.example", 443)),
+            ("file", "file", 443),
             *(("10.1.2.4", PRIVATE, 443), ("10.0.0.0/8:80", PRIVATE, 443), ("10.0.0.0/8:80", "a.example", 443)),
         ],
     )

@@ -86,7 +86,7 @@ class Entry:
     def names(self, host: str) -> bool:
         """Whether it has the host by its name."""
         below = self.name.startswith("*.") and host.endswith(self.name[1:])
-        return below or self.name in (host, ANYTHING)
+        return below or (self.name in (host, ANYTHING) and self.name != FOLDERS)
 
     def has(self, address: Address) -> bool:
         """Whether it has the address."""

@@ -64,10 +64,11 @@ def make_repository(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(state: Path, listen: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def server(state: Path, listen: str, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Run `modelhost serve`; yields its address. Its log goes to `server.log` beside the state."""
     log = state.parent / "server.log"
-    command = [str(Path(sys.executable).with_name("modelhost")), "serve", "--state-dir", str(state), "--listen", listen]
+    program = str(Path(sys.executable).with_name("modelhost"))
+    command = [program, "serve", "--state-dir", str(state), "--listen", listen, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     try:

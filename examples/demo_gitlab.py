@@ -196,7 +196,10 @@ def main() -> int:
     (work / "gitlab").mkdir(parents=True)
     begun = time.monotonic()
     try:
-        with GitLab(work / "gitlab") as gitlab, demo.server(work / "state", "127.0.0.1:0") as (address, _):
+        with (
+            GitLab(work / "gitlab") as gitlab,
+            demo.server(work / "state", "127.0.0.1:0", "--git-host", "127.0.0.1") as (address, _),
+        ):
             story(gitlab, address, work / "state")
     except Wrong as wrong:
         print(f"\n{wrong}\nthe server's log is {work / 'server.log'}", file=sys.stderr)

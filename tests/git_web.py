@@ -11,9 +11,16 @@ PASSWORD = "correct-horse-battery"
 
 
 class Web(http.server.ThreadingHTTPServer):
-    """Repositories as plain files ("dumb HTTP"), for those who know the password; or a redirect to another place."""
+    """Repositories as plain files ("dumb HTTP"), for those who know the password; or a redirect to another place.
 
-    def __init__(self, directory: Path, redirect: str = "") -> None:
+    With `adds_suffix` a path without `.git` is redirected to the one with it, as GitLab does. `hosts` are those that
+    were asked for, one a request.
+    """
+
+    def __init__(
+        self, directory: Path, redirect: str = "", *, host: str = "127.0.0.1", adds_suffix: bool = False
+    ) -> None:
+        self.hosts: list[str] = []
         self.authorizations: list[str] = []
         self.seen_in_arguments = False
 
@@ -21,10 +28,14 @@ class Web(http.server.ThreadingHTTPServer):
             server: Web
 
             def do_GET(self) -> None:
+                self.server.hosts.append(self.headers.get("Host", ""))
                 self.server.seen_in_arguments |= any(PASSWORD in line for line in _command_lines())
-                if redirect:
+                lacks_suffix = adds_suffix and ".git/" not in self.path
+                if redirect or lacks_suffix:
+                    path = self.path.replace("/info/", ".git/info/") if lacks_suffix else self.path
                     self.send_response(302)
-                    self.send_header("Location", redirect + self.path)
+                    self.send_header("Location", redirect + path)
+                    self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
                 given = self.headers.get("Authorization", "")
@@ -34,15 +45,16 @@ class Web(http.server.ThreadingHTTPServer):
                     return
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="models"')
+                self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        super().__init__(("127.0.0.1", 0), lambda *given: Handler(*given, directory=str(directory)))
+        super().__init__((host, 0), lambda *given: Handler(*given, directory=str(directory)))
 
     def url(self, userinfo: str = "") -> str:
-        return f"http://{userinfo}127.0.0.1:{self.server_address[1]}"
+        return f"http://{userinfo}{self.server_address[0]}:{self.server_address[1]}"
 
 
 @contextlib.contextmanager

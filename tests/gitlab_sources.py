@@ -10,8 +10,10 @@ from modelhost.server.errors import DomainError, reason_name
 from modelhost.server.sources import Source
 from modelhost.server.sources.gitlab.place import GitLabLimits, parse_place
 from modelhost.server.sources.gitlab.source import GitLabSource
+from modelhost.server.sources.outgoing import Outgoing
 from tests.git_repos import Content, Executable, Link
 from tests.gitlab_stand_in import GitLab
+from tests.local_hosts import LOCAL
 
 QUICK = GitLabLimits(connect_timeout=5, read_timeout=5, answer_timeout=20, download_timeout=60, backoff=0.01)
 
@@ -45,6 +47,7 @@ def a_source(
     ca_certificates: str = "",
     insecure_skip_verify: bool = False,
     token_expires: float | None = None,
+    outgoing: Outgoing = LOCAL,
     **limits: float,
 ) -> GitLabSource:
     """A source of the stand-in, with a good token unless another is given; `limits` are those of `GitLabLimits`."""
@@ -52,7 +55,9 @@ def a_source(
         url or gitlab.url, namespace, ca_certificates=ca_certificates, insecure_skip_verify=insecure_skip_verify
     )
     quick = replace(QUICK, **limits)  # type: ignore[arg-type]  # whole numbers where these are wanted
-    return GitLabSource(place, token or gitlab.token(), folder / "cache", limits=quick, token_expires=token_expires)
+    return GitLabSource(
+        place, token or gitlab.token(), folder / "cache", outgoing, limits=quick, token_expires=token_expires
+    )
 
 
 def contents(source: Source, project: str, commit: str, job: Job | None = None) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from modelhost.server.app import App
 from modelhost.server.config import ServerSettings
 from modelhost.v1 import data_source_pb2, deployment_pb2, log_pb2, runtime_pb2
 from tests.git_repos import Repo
+from tests.local_hosts import LOCAL_HOSTS
 
 Deployment = deployment_pb2.Deployment
 T = TypeVar("T")
@@ -56,7 +57,12 @@ class RunningServer:
         self._settings = ServerSettings(
             state_dir=state_dir,
             listen="127.0.0.1:0",
-            **{"message_limit": MESSAGE_LIMIT, "shared_folders": (self.shared,), **settings},
+            **{
+                "message_limit": MESSAGE_LIMIT,
+                "shared_folders": (self.shared,),
+                "git_hosts": LOCAL_HOSTS,
+                **settings,
+            },
         )
         self._ready = threading.Event()
         self._error: BaseException | None = None

@@ -25,6 +25,7 @@ import pytest
 from modelhost.client import Client
 from modelhost.client.local import Tls
 from modelhost.server.statedir import MARKER, StateDir
+from tests.local_hosts import LOCAL_HOSTS
 from tests.running import eventually
 
 MODELHOST = Path(sys.executable).with_name("modelhost")
@@ -240,6 +241,7 @@ def surroundings(folder: Path) -> dict[str, str]:
         "HOME": str(home),
         "XDG_RUNTIME_DIR": str(runtime),
         "LANG": "C.UTF-8",
+        "MODELHOST_GIT_HOSTS": " ".join(LOCAL_HOSTS),
     }
 
 

@@ -103,6 +103,14 @@ def test_a_second_server_on_the_same_state_is_refused_and_the_first_goes_on(make
     assert Operator(first).names() == []
 
 
+def test_a_host_for_data_sources_that_is_none_is_refused_with_what_it_may_be(make_daemon: MakeDaemon) -> None:
+    by_flag = make_daemon("flag", "--git-host", "https://gitlab.example.com/")
+    by_variable = make_daemon("variable", environment={"MODELHOST_GIT_HOSTS": "gitlab.example.com 10.0.0.5/8"})
+
+    assert refusal(by_flag).endswith("not 'https://gitlab.example.com/': is gitlab.example.com meant?")
+    assert refusal(by_variable).endswith("not '10.0.0.5/8': is 10.0.0.0/8 meant?")
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "models.example.com:0"])
 def test_an_address_that_is_not_loopback_is_refused_without_insecure(make_daemon: MakeDaemon, listen: str) -> None:
     daemon = make_daemon()

@@ -35,6 +35,7 @@ from tests.gitlab_stand_in import (
     Trickle,
 )
 from tests.gitlab_stand_in.answers import json_answer
+from tests.local_hosts import LOCAL
 
 PATH = "energy/forecasting/turbine"
 HOLD = 30.0  # seconds that nobody waits for
@@ -57,7 +58,7 @@ def source(gitlab: GitLab, tmp_path: Path) -> GitLabSource:
 
 
 def elsewhere(url: str, tmp_path: Path) -> GitLabSource:
-    return GitLabSource(parse_place(url), "glpat-nobody", tmp_path / "cache", limits=QUICK)
+    return GitLabSource(parse_place(url), "glpat-nobody", tmp_path / "cache", LOCAL, limits=QUICK)
 
 
 class TestUnreachable:
@@ -394,7 +395,7 @@ class TestTheToken:
     @pytest.mark.parametrize("token", ["", "glpat abc", "glpat\n", "glpät", "x" * 2000])
     def test_that_is_none_is_refused_without_being_shown(self, tmp_path: Path, token: str) -> None:
         with pytest.raises(InvalidRequest) as caught:
-            GitLabSource(parse_place("https://gitlab.example.com"), token, tmp_path)
+            GitLabSource(parse_place("https://gitlab.example.com"), token, tmp_path, LOCAL)
         assert caught.value.field == "gitlab.token"
         assert not token or token not in str(caught.value)
 

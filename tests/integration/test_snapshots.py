@@ -15,6 +15,7 @@ from modelhost.server.sources.git.source import GitSource
 from modelhost.server.sources.snapshots import Snapshot, SnapshotLimits, SnapshotStore
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Content, Executable, Link, Repo, Submodule
+from tests.local_hosts import LOCAL
 
 ATTRIBUTES = b"* text=auto eol=crlf\nsecret.py export-ignore\nversion.py export-subst ident\n*.bin filter=lfs\n"
 FILES: dict[str, Content] = {
@@ -39,7 +40,7 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def source(repo: Repo, tmp_path: Path) -> GitSource:
-    return GitSource(repo.url, tmp_path / "cache")
+    return GitSource(repo.url, tmp_path / "cache", LOCAL)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from modelhost.server.store.database import Database
 from modelhost.server.vault import Vault
 from tests.gitlab_operators import get, register
 from tests.gitlab_stand_in import GitLab, Slow, Status, Token
+from tests.local_hosts import LOCAL
 from tests.running import RunningServer, eventually
 
 SELF = "*/personal_access_tokens/self"
@@ -47,7 +48,12 @@ class Host:
     def __init__(self, folder: Path, gitlab: GitLab, clock: Clock) -> None:
         self.database = Database(folder / "modelhost.db")
         self.sources = Sources(
-            self.database, folder / "cache", {}, Vault.from_file(folder / "secret.key"), snapshot_limit=1024
+            self.database,
+            folder / "cache",
+            {},
+            Vault.from_file(folder / "secret.key"),
+            snapshot_limit=1024,
+            outgoing=LOCAL,
         )
         self.check = TokenCheck(self.database, self.sources, clock=clock)
         self._gitlab = gitlab

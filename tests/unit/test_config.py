@@ -118,3 +118,10 @@ GIVEN_AWAY = [
 def test_users_of_workers_are_by_default_none_that_the_system_gives_away(others: range) -> None:
     assert DEFAULT_WORKER_UIDS[-1] < others[0] or others[-1] < DEFAULT_WORKER_UIDS[0]
     assert len(DEFAULT_WORKER_UIDS) == 65_536
+
+
+def test_hosts_of_data_sources_are_checked_before_anything_starts() -> None:
+    assert ServerSettings().git_hosts == ()
+    ServerSettings(git_hosts=("gitlab.example.com", "*.example.com:8443", "10.0.0.0/8", "::1", "file", "*")).check()
+    with pytest.raises(ValueError, match=r"--git-host must be .* not 'https://gitlab.example.com/': is gitlab.example"):
+        ServerSettings(git_hosts=("localhost", "https://gitlab.example.com/")).check()

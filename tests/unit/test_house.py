@@ -41,7 +41,7 @@ SERVER = {
     "doors": {"api", "tls", "transport"},
     "observing": {"serving"},
     "statedir": {"envs"},
-    "config": {"envs", "transport"},
+    "config": {"envs", "sources", "transport"},
     "app": {
         "tls",
         "doors",

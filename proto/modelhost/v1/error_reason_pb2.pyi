@@ -80,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """NOT_FOUND: the data source has no such group or user."""
     ERROR_REASON_SNAPSHOT_CHANGED: _ErrorReason.ValueType  # 34
     """A deployment's failure: what the data source now gives for the revision's commit is not what it gave at first."""
+    ERROR_REASON_HOST_NOT_ALLOWED: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION: the data source's host, or its address, is not one that this server may go to."""
     ERROR_REASON_RUNTIME_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND: this host has no such runtime; the message lists those it has."""
     ERROR_REASON_RUNTIME_UNUSABLE: _ErrorReason.ValueType  # 41
@@ -247,6 +249,8 @@ ERROR_REASON_NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 33
 """NOT_FOUND: the data source has no such group or user."""
 ERROR_REASON_SNAPSHOT_CHANGED: ErrorReason.ValueType  # 34
 """A deployment's failure: what the data source now gives for the revision's commit is not what it gave at first."""
+ERROR_REASON_HOST_NOT_ALLOWED: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION: the data source's host, or its address, is not one that this server may go to."""
 ERROR_REASON_RUNTIME_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND: this host has no such runtime; the message lists those it has."""
 ERROR_REASON_RUNTIME_UNUSABLE: ErrorReason.ValueType  # 41

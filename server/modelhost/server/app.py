@@ -61,6 +61,7 @@ from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner, raise_open_files
 from modelhost.server.serving.router import Router
 from modelhost.server.serving.uids import Uids
+from modelhost.server.sources.outgoing import Outgoing
 from modelhost.server.sources.snapshots import SnapshotLimits, SnapshotStore
 from modelhost.server.statedir import StateDir
 from modelhost.server.store import deployments
@@ -145,7 +146,12 @@ class App:
         router.listen(lambda service: changes.notify(service.deployment_uid, service.service_id, service.deployment_id))
         router.on_removal(lambda service: access.forget_service(service.deployment_uid))
         self._sources = sources = Sources(
-            database, state.cache / "sources", state.marker, vault, snapshot_limit=settings.snapshot_limit
+            database,
+            state.cache / "sources",
+            state.marker,
+            vault,
+            snapshot_limit=settings.snapshot_limit,
+            outgoing=Outgoing(settings.git_hosts),
         )
         self._token_check = TokenCheck(database, sources)
         self._runtimes = runtimes = Runtimes(settings.interpreters)

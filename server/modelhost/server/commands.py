@@ -166,6 +166,16 @@ def serve(
         list[Path] | None,
         typer.Option(help="A folder of the host that models may use, as its permissions allow them. Repeatable."),
     ] = None,
+    git_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="MODELHOST_GIT_HOSTS",
+            metavar="HOST",
+            help="Where data sources may be: gitlab.example.com, *.example.com, 10.0.0.0/8, each with :PORT if wanted;"
+            " file for folders of this host. Repeatable.",
+            show_default="all but loopback and link-local addresses",
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat,
         typer.Option(
@@ -210,6 +220,7 @@ def serve(
             token_lifetime=token_lifetime,
             usage=usage,
             audit_log=audit_log,
+            git_hosts=tuple(git_host or ()),
         )
         uvloop.run(_serve(settings))
     except (StateDirBusy, DatabaseUnusable, SchemaTooNew, NotIsolated, DomainError, OSError, ValueError) as error:

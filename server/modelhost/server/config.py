@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from modelhost.envs import DEFAULT_R_REPOSITORIES
+from modelhost.server.sources.outgoing import parse_entry
 from modelhost.server.transport import Transport
 
 DEFAULT_LISTEN = "127.0.0.1:8470"
@@ -36,8 +37,8 @@ class ServerSettings:
     """Sizes in bytes, times in seconds. Addresses are `host:port`; port 0 takes a free one.
 
     With `admin_listen` the Admin service is there and not at `listen`; all others are at both. Without `metrics` nobody
-    can read any. `worker_memory` is what all models together may declare; 0 for what the host
-    has.
+    can read any. `worker_memory` is what all models together may declare; 0 for what the host has. `git_hosts` are
+    entries of `sources.outgoing`: where data sources may be. `audit_log` is what `observing.audit_stream` takes.
     """
 
     state_dir: Path = field(default_factory=default_state_dir)
@@ -61,6 +62,7 @@ class ServerSettings:
     token_lifetime: float = DEFAULT_TOKEN_LIFETIME
     usage: bool = True
     audit_log: str = ""
+    git_hosts: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be or is not safe."""
@@ -75,6 +77,8 @@ class ServerSettings:
                 raise ValueError(f"--shared-folder must be the absolute path of a folder, not {str(folder)!r}")
             if self.state_dir.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"--shared-folder {folder} must not have the state directory in it")
+        for entry in self.git_hosts:
+            parse_entry(entry)
         if self.stop_grace < 0:
             raise ValueError("--stop-grace must be 0 or more seconds")
         if not SHORTEST_TOKEN_LIFETIME <= self.token_lifetime <= LONGEST_TOKEN_LIFETIME:

@@ -13,6 +13,7 @@ from modelhost.server.sources.git.source import GitSource
 from tests.git_repos import Repo
 from tests.git_web import PASSWORD, Web, serving
 from tests.integration.git.files import Log
+from tests.local_hosts import LOCAL
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def source(repo: Repo, tmp_path: Path) -> GitSource:
-    return GitSource(repo.url, tmp_path / "cache")
+    return GitSource(repo.url, tmp_path / "cache", LOCAL)
 
 
 @contextlib.contextmanager

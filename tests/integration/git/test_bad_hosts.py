@@ -15,6 +15,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Repo
 from tests.git_web import PASSWORD, Web, serving
 from tests.integration.git.files import FILES, Log, contents
+from tests.local_hosts import LOCAL
 
 
 def test_a_closed_port_is_an_unreachable_host(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_a_closed_port_is_an_unreachable_host(tmp_path: Path) -> None:
         for scheme in ("git", "http", "ssh"):
             url = f"{scheme}://127.0.0.1:{closed.getsockname()[1]}/x"
             with pytest.raises(Unavailable, match="cannot be reached") as failure:
-                GitSource(url, tmp_path / "cache").test("", Job())
+                GitSource(url, tmp_path / "cache", LOCAL).test("", Job())
             assert failure.value.reason == ErrorReason.ERROR_REASON_SOURCE_UNREACHABLE
 
 
@@ -32,7 +33,7 @@ def test_a_project_that_is_not_there_is_missing_over_every_transport(
     place: str, repo: Repo, tmp_path: Path, project: str
 ) -> None:  # fmt: skip
     with pytest.raises(NotFound) as missing:
-        GitSource(place, tmp_path / "cache").refs(project, Job())
+        GitSource(place, tmp_path / "cache", LOCAL).refs(project, Job())
     assert missing.value.reason == ErrorReason.ERROR_REASON_PROJECT_NOT_FOUND
     assert project in missing.value.message
     assert PASSWORD not in repr(missing.value.values)
@@ -41,7 +42,7 @@ def test_a_project_that_is_not_there_is_missing_over_every_transport(
 @pytest.mark.parametrize("userinfo", ["", "ada@", "ada:wrong-pony@", "wrong-pony@"])
 def test_wrong_credentials_are_told_and_never_shown(repo: Repo, tmp_path: Path, log: Log, userinfo: str) -> None:
     with serving(Web(repo.path.parent)) as web:
-        source = GitSource(web.url(userinfo) + "/model.git", tmp_path / "cache")
+        source = GitSource(web.url(userinfo) + "/model.git", tmp_path / "cache", LOCAL)
         with pytest.raises(Conflict, match="refused access") as refusal:
             source.test("", log.job())
     assert refusal.value.reason == ErrorReason.ERROR_REASON_SOURCE_ACCESS_DENIED
@@ -54,7 +55,7 @@ def test_a_password_is_not_among_the_arguments_of_any_process(repo: Repo, tmp_pa
     repo.git("update-server-info")
     with serving(Web(repo.path.parent)) as web:
         contents(
-            source := GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache"),
+            source := GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache", LOCAL),
             source.resolve("", "main", Job()),
         )
         assert any(web.authorizations)
@@ -65,7 +66,7 @@ def test_a_password_is_not_among_the_arguments_of_any_process(repo: Repo, tmp_pa
 def test_a_redirect_to_another_host_does_not_get_the_password(repo: Repo, tmp_path: Path) -> None:
     with serving(Web(repo.path.parent)) as other, serving(Web(repo.path.parent, redirect=other.url())) as web:
         with pytest.raises(Conflict, match="refused access"):
-            GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache").test("", Job())
+            GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache", LOCAL).test("", Job())
         assert other.authorizations
         assert not any(other.authorizations)
 
@@ -78,7 +79,7 @@ def silent_host() -> Iterator[str]:
 
 
 def test_a_host_that_does_not_answer_is_given_up(silent_host: str, tmp_path: Path) -> None:
-    source = GitSource(silent_host, tmp_path / "cache", fetch_timeout=0.2, list_timeout=0.1)
+    source = GitSource(silent_host, tmp_path / "cache", LOCAL, fetch_timeout=0.2, list_timeout=0.1)
     with pytest.raises(Unavailable, match=r"did not answer within 0.1 s"):
         source.refs("", Job())
     with pytest.raises(Unavailable, match=r"did not answer within 0.2 s"):
@@ -94,7 +95,7 @@ def test_waiting_for_a_host_can_be_cancelled(
     job = Job()
     threading.Timer(0.2, job.cancel).start()
     with pytest.raises(Cancelled):
-        ask(GitSource(silent_host, tmp_path / "cache"), job)
+        ask(GitSource(silent_host, tmp_path / "cache", LOCAL), job)
 
 
 def test_waiting_for_another_fetch_can_be_cancelled(source: GitSource, repo: Repo) -> None:

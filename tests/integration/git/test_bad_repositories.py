@@ -16,13 +16,14 @@ from modelhost.server.sources.git.source import GitSource
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Repo
 from tests.integration.git.files import CONTENTS, FILES, contents
+from tests.local_hosts import LOCAL
 
 
 def test_a_url_that_is_an_option_runs_nothing(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     for url in (f"--upload-pack=touch {proof}", f"ext::touch {proof}", f"-u touch {proof}"):
         with pytest.raises(InvalidRequest):
-            GitSource(url, tmp_path / "cache")
+            GitSource(url, tmp_path / "cache", LOCAL)
         with pytest.raises(CommandFailed):  # and should one get past the check, git takes it for no option
             Git().run(NO_REPOSITORY, "ls-remote", *reach(Repository(url, url, "")), job=Job(), timeout=60)
     assert not proof.exists()
@@ -46,7 +47,7 @@ def test_neither_the_users_nor_the_repositorys_configuration_is_used(
     repo.git("config", "core.fsmonitor", str(script))
     for hook in ("post-checkout", "reference-transaction", "pre-auto-gc"):
         shutil.copy(script, repo.path / "hooks" / hook)
-    assert contents(GitSource(str(repo.path), tmp_path / "cache"), commit) == CONTENTS
+    assert contents(GitSource(str(repo.path), tmp_path / "cache", LOCAL), commit) == CONTENTS
     assert not proof.exists()
 
 

@@ -8,6 +8,7 @@ from modelhost.envs.process import Job
 from modelhost.server.errors import InvalidRequest, NotFound
 from modelhost.server.sources.git.source import GitSource
 from tests.git_repos import Executable, Link, Repo, Submodule
+from tests.local_hosts import LOCAL
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"1" * 64 + b"\nsize 5\n"
 
@@ -45,14 +46,14 @@ def test_a_repository_is_its_own_only_project(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "turbine.git")
     repo.commit({"x": b"1"})
     for url in (repo.url, str(repo.path)):
-        (project,) = GitSource(url, tmp_path / "cache").projects("turb", "", 1, Job()).projects
+        (project,) = GitSource(url, tmp_path / "cache", LOCAL).projects("turb", "", 1, Job()).projects
         assert (project.id, project.path, project.title) == ("", "", "turbine")
         assert (project.default_branch, project.active) == ("main", None)
-    assert paths(GitSource(repo.url, tmp_path / "cache"), "solar") == [[]]
+    assert paths(GitSource(repo.url, tmp_path / "cache", LOCAL), "solar") == [[]]
 
 
 def test_a_folder_has_the_repositories_below_it(places: Path, tmp_path: Path) -> None:
-    source = GitSource(str(places), tmp_path / "cache")
+    source = GitSource(str(places), tmp_path / "cache", LOCAL)
     expected = ["a/b/c/d/deep.git", "billing.git", "checked-out", "energy/solar/roof.git", "energy/turbine.git"]
     assert paths(source) == [expected]
     assert paths(source, limit=2) == [expected[:2], expected[2:4], expected[4:]]
@@ -65,7 +66,7 @@ def test_a_folder_has_the_repositories_below_it(places: Path, tmp_path: Path) ->
 
 def test_what_is_no_repository_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        GitSource("file:///nowhere/at/all.git", tmp_path / "cache").refs("", Job())
+        GitSource("file:///nowhere/at/all.git", tmp_path / "cache", LOCAL).refs("", Job())
 
 
 def test_files_are_read_from_their_beginning(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_files_are_read_from_their_beginning(tmp_path: Path) -> None:
     large = bytes(range(256)) * 10_000
     files = {"a b/ü*.py": b"x = 1\n", "run": Executable(b"#!"), "link": Link("a b"), "lfs": POINTER, "large": large}
     commit = repo.commit({**files, "empty": b"", "sub": Submodule()})
-    source = GitSource(repo.url, tmp_path / "cache")
+    source = GitSource(repo.url, tmp_path / "cache", LOCAL)
     read = {path: source.read_file("", commit, path, 1000, Job()) for path in (*files, "empty")}
     assert {path: (each.data, each.size) for path, each in read.items()} == {
         "a b/ü*.py": (b"x = 1\n", 6),

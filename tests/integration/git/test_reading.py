@@ -13,6 +13,7 @@ from modelhost.server.sources.git.source import GitSource
 from tests.git_repos import Repo, Submodule
 from tests.git_web import PASSWORD, Web, serving
 from tests.integration.git.files import CONTENTS, FILES, Log, contents
+from tests.local_hosts import LOCAL
 
 
 def test_a_project_is_read_over_every_transport(place: str, repo: Repo, tmp_path: Path, log: Log) -> None:
@@ -20,7 +21,7 @@ def test_a_project_is_read_over_every_transport(place: str, repo: Repo, tmp_path
     repo.tag("v1", message="annotated")
     commit = repo.commit(FILES)
     repo.git("update-server-info")
-    source = GitSource(place, tmp_path / "cache")
+    source = GitSource(place, tmp_path / "cache", LOCAL)
     project = "group/model.git"
 
     report = source.test(project, log.job())
@@ -65,7 +66,7 @@ def test_a_large_file_comes_in_pieces(source: GitSource, repo: Repo) -> None:
 def test_repositories_with_sha256_names_are_read(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "model", object_format="sha256")
     commit = repo.commit(FILES)
-    source = GitSource(str(repo.path), tmp_path / "cache")
+    source = GitSource(str(repo.path), tmp_path / "cache", LOCAL)
     assert len(commit) == 64
     assert source.resolve("", commit[:8], Job()) == commit
     assert contents(source, commit) == CONTENTS
@@ -87,7 +88,7 @@ def test_many_threads_may_use_one_copy(source: GitSource, repo: Repo) -> None:
 def test_two_projects_of_a_place_have_copies_of_their_own(repo: Repo, tmp_path: Path) -> None:
     other = Repo(repo.path.parent / "other.git")
     one, two = repo.commit({"a": b"1"}), other.commit({"b": b"2"})
-    source = GitSource(str(repo.path.parent), tmp_path / "cache")
+    source = GitSource(str(repo.path.parent), tmp_path / "cache", LOCAL)
     assert contents(source, one, "model") == {"a": b"1"}
     assert contents(source, two, "other") == {"b": b"2"}
     with pytest.raises(NotFound):
@@ -98,9 +99,12 @@ def test_what_was_fetched_with_credentials_is_not_read_without(repo: Repo, tmp_p
     commit = repo.commit(FILES)
     repo.git("update-server-info")
     with serving(Web(repo.path.parent)) as web:
-        assert contents(GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache"), commit) == CONTENTS
+        assert (
+            contents(GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache", LOCAL), commit)
+            == CONTENTS
+        )
         with pytest.raises(Conflict, match="refused access"):
-            GitSource(web.url() + "/model.git", tmp_path / "cache").tree("", commit, Job())
+            GitSource(web.url() + "/model.git", tmp_path / "cache", LOCAL).tree("", commit, Job())
 
 
 def test_entries_are_read_in_the_order_they_are_asked_for(source: GitSource, repo: Repo) -> None:

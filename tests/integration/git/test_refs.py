@@ -11,6 +11,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.git_repos import Repo
 from tests.git_web import PASSWORD, Web, serving
 from tests.integration.git.files import Log, contents
+from tests.local_hosts import LOCAL
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_a_host_that_gives_no_single_commits_is_asked_for_everything(
 ) -> None:  # fmt: skip
     repo.git("update-server-info")
     with serving(Web(repo.path.parent)) as web:
-        source = GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache")
+        source = GitSource(web.url(f"ada:{PASSWORD}@") + "/model.git", tmp_path / "cache", LOCAL)
         assert len(source.tree("", history["first"], log.job())) == 1
         assert any("fetching all branches and tags" in line for line in log)
         with pytest.raises(NotFound, match="no commit"):

@@ -50,6 +50,17 @@ FETCHING = (
         "server certificate verification failed. CAfile: none CRLfile: none",
     ),
     Entry(
+        ErrorReason.ERROR_REASON_HOST_NOT_ALLOWED,
+        Step.FETCH,
+        "The server may not go to the data source's host",
+        "Whoever runs the server lists the hosts that models may come from. Without a list it goes to all but its own"
+        " loopback, link-local addresses and what clouds have for metadata. What counts is the address that a name has"
+        " now, and where a redirect or a link to Git LFS leads.",
+        "Have the host listed: `modelhost serve --git-host HOST`, or MODELHOST_GIT_HOSTS; `modelhost source test"
+        " SOURCE` says whether that is enough.",
+        "git.example.com is at 169.254.169.254, a link-local address, which this server goes to only if it is listed",
+    ),
+    Entry(
         ErrorReason.ERROR_REASON_PROJECT_NOT_FOUND,
         Step.FETCH,
         "No such project",

@@ -16,6 +16,7 @@ from modelhost.server.sources import Source, SourceReport
 from modelhost.server.sources.git.place import parse_url
 from modelhost.server.sources.git.source import GitSource
 from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace, check_token, origin, parse_place
+from modelhost.server.sources.outgoing import Outgoing
 from modelhost.server.store import sources
 from modelhost.server.store.database import Database, Transaction
 from modelhost.server.vault import Vault
@@ -41,16 +42,25 @@ class Sources:
     """Data sources as the control plane and the API see them.
 
     `cache` is a directory for what is worth keeping, a folder for each by its uid. `marker` goes into the environment
-    of every command. No more than `snapshot_limit` bytes are ever fetched for a snapshot.
+    of every command. No more than `snapshot_limit` bytes are ever fetched for a snapshot. `outgoing` says where places
+    may be.
     """
 
     def __init__(
-        self, database: Database, cache: Path, marker: Mapping[str, str], vault: Vault, *, snapshot_limit: int
+        self,
+        database: Database,
+        cache: Path,
+        marker: Mapping[str, str],
+        vault: Vault,
+        *,
+        snapshot_limit: int,
+        outgoing: Outgoing,
     ) -> None:
         self._database = database
         self._cache = cache
         self._marker = marker
         self._vault = vault
+        self._outgoing = outgoing
         self._limits = GitLabLimits(max_bytes=snapshot_limit)
         # Not asyncio's own threads: places that do not answer must not keep logs and listings waiting.
         self._threads = ThreadPoolExecutor(THREADS, "sources")
@@ -67,12 +77,14 @@ class Sources:
         secret = self._secret(record) if record.secret else ""
         cache = self._cache / record.uid
         if record.kind == GIT:
-            return GitSource(secret or record.url, cache)
+            return GitSource(secret or record.url, cache, self._outgoing)
         from modelhost.server.sources.gitlab.source import GitLabSource
 
         options = record.options
         place = GitLabPlace(record.url, options.namespace, options.ca_certificates, options.insecure_skip_verify)
-        return GitLabSource(place, secret, cache, limits=self._limits, token_expires=options.token_expires)
+        return GitLabSource(
+            place, secret, cache, self._outgoing, limits=self._limits, token_expires=options.token_expires
+        )
 
     async def ask(self, record: DataSource, question: Callable[[Source, Job], T]) -> T:
         """Ask a place, on a thread, what is no part of a build. A caller that goes away ends it."""
@@ -110,7 +122,7 @@ class Sources:
         return record
 
     def create(self, tx: Transaction, source_id: str, location: Location, description: str) -> DataSource:
-        """Register a place. Raises `InvalidRequest`, `AlreadyExists`."""
+        """Register a place. Raises `InvalidRequest`, `AlreadyExists`, `Conflict` HOST_NOT_ALLOWED."""
         if sources.get(tx, source_id):
             raise AlreadyExists(
                 ErrorReason.ERROR_REASON_DATA_SOURCE_EXISTS,
@@ -135,7 +147,10 @@ class Sources:
         return record
 
     def update(self, tx: Transaction, record: DataSource, location: Location, description: str) -> DataSource:
-        """Change a registered place; where `location` is as before, so is its secret. Raises `InvalidRequest`."""
+        """Change a registered place; where `location` is as before, so is its secret.
+
+        Raises `InvalidRequest`, and `Conflict` HOST_NOT_ALLOWED for a new place that is; an old one can be described.
+        """
         return sources.save(tx, self._placed(replace(record, description=description), location), time.time())
 
     def _placed(self, record: DataSource, location: Location) -> DataSource:
@@ -147,6 +162,7 @@ class Sources:
         place = parse_url(location.url, "data_source.git.url")
         if location.url == record.url:
             return record
+        place.check(self._outgoing)
         secret = self._vault.close(location.url, purpose(record.uid)) if place.credentials else ""
         return replace(record, url=place.url, secret=secret)
 
@@ -159,6 +175,8 @@ class Sources:
             insecure_skip_verify=location.options.insecure_skip_verify,
             field="data_source.gitlab",
         )
+        if place.url != record.url:
+            place.check(self._outgoing)
         secret, expires = record.secret, record.options.token_expires
         if location.token or not secret:
             check_token(location.token, "data_source.gitlab.token")

@@ -2,9 +2,9 @@
 
 `Source` is the seam. All of its methods block (they run commands or speak HTTP) and are called on worker threads. They
 raise the domain errors of `modelhost.server.errors`: `Unavailable` SOURCE_UNREACHABLE / SOURCE_UNAVAILABLE, `Conflict`
-SOURCE_ACCESS_DENIED / SOURCE_TOKEN_EXPIRED / SOURCE_CERTIFICATE_INVALID / PATH_REFUSED / SNAPSHOT_TOO_LARGE, `NotFound`
-NAMESPACE_NOT_FOUND / PROJECT_NOT_FOUND / REF_NOT_FOUND / PATH_NOT_FOUND, `InvalidRequest` for a `project` that is no
-path, and `modelhost.envs.process.Cancelled`.
+SOURCE_ACCESS_DENIED / SOURCE_TOKEN_EXPIRED / SOURCE_CERTIFICATE_INVALID / HOST_NOT_ALLOWED / PATH_REFUSED /
+SNAPSHOT_TOO_LARGE, `NotFound` NAMESPACE_NOT_FOUND / PROJECT_NOT_FOUND / REF_NOT_FOUND / PATH_NOT_FOUND,
+`InvalidRequest` for a `project` that is no path, and `modelhost.envs.process.Cancelled`.
 """
 
 from collections.abc import Generator, Sequence

@@ -2,6 +2,9 @@
 
     source.py    what a `Source` does
     mirror.py    the local copy that commits are read from
+    remote.py    git with a repository elsewhere, at addresses that were checked
+      redirects.py   where a host says that it is
+      proxies.py     which proxy is in between
     command.py   running git, hardened
     output.py    what git prints
     place.py     which URLs there may be

@@ -6,13 +6,16 @@ agent, proxies and certificates. SSH hosts are checked as SSH itself does, and u
 """
 
 import contextlib
+import copy
 import os
+import re
 import selectors
 import shlex
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelhost.envs.marked import give_tag
@@ -27,6 +30,7 @@ PASSED_ON = (
     *("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
     *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
 )
+SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20")
 ENVIRONMENT = {
     "LC_ALL": "C",  # messages are told apart by their text
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -36,7 +40,7 @@ ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "",
     "SSH_ASKPASS_REQUIRE": "never",
-    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=20",
+    "GIT_SSH_COMMAND": shlex.join(SSH),
     "GIT_SSH_VARIANT": "ssh",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_NO_LAZY_FETCH": "1",
@@ -52,6 +56,7 @@ CONFIGURATION = {
     "transfer.fsckObjects": "false",
     # What is fetched is one pack that appears whole, not loose objects that a crash leaves incomplete or empty.
     "fetch.unpackLimit": "1",
+    "transfer.bundleURI": "false",  # what comes from the repository comes from nowhere else
     "gc.autoDetach": "false",  # it must not work on while the lock is no longer ours
     "init.defaultBranch": "main",
 }
@@ -63,9 +68,19 @@ _CREDENTIAL_HELPER = (
 )
 SHA256_DIGITS = 64
 """Of a hash in a repository of the newer kind; in all others it has 40."""
+VERSION_TIMEOUT_SECONDS = 20.0
 STDERR_TAIL_BYTES = 8 * 1024
 NO_REPOSITORY = Path(os.devnull)
 """A git directory for commands that need none: else Git looks for one from the working directory upwards."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the command gets to a repository: a URL for it, and what it is told besides to go nowhere else."""
+
+    url: str
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class Git:
@@ -73,16 +88,31 @@ class Git:
 
     def __init__(self, credentials: Credentials | None = None, environ: Mapping[str, str] | None = None) -> None:
         given = os.environ if environ is None else environ
-        configuration = dict(CONFIGURATION)
-        self._environment = {name: given[name] for name in PASSED_ON if name in given} | ENVIRONMENT
+        self.variables = {name: given[name] for name in PASSED_ON if name in given} | ENVIRONMENT
+        self._configuration = dict(CONFIGURATION)
         if credentials is not None:
-            configuration[f"credential.{credentials.scope}.helper"] = _CREDENTIAL_HELPER
-            self._environment["MODELHOST_GIT_USERNAME"] = credentials.username
-            self._environment["MODELHOST_GIT_PASSWORD"] = credentials.password
-        self._environment["GIT_CONFIG_COUNT"] = str(len(configuration))
-        for number, (name, value) in enumerate(configuration.items()):
-            self._environment[f"GIT_CONFIG_KEY_{number}"] = name
-            self._environment[f"GIT_CONFIG_VALUE_{number}"] = value
+            self._configuration[f"credential.{credentials.scope}.helper"] = _CREDENTIAL_HELPER
+            self.variables["MODELHOST_GIT_USERNAME"] = credentials.username
+            self.variables["MODELHOST_GIT_PASSWORD"] = credentials.password
+
+    def going(self, way: "Way") -> "Git":
+        """The same on one way to a repository."""
+        git = copy.copy(self)
+        git.variables = {**self.variables, **way.variables}
+        git._configuration = {**self._configuration, **way.configuration}
+        return git
+
+    def version(self, job: Job) -> tuple[int, ...]:
+        """Its version, two numbers or more. Raises `Cancelled`, and `Unavailable` where there is no git."""
+        said = self.run(NO_REPOSITORY, "version", job=job, timeout=VERSION_TIMEOUT_SECONDS).decode("utf-8", "replace")
+        return tuple(map(int, re.findall(r"\d+", said)[:3]))
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        configured = {"GIT_CONFIG_COUNT": str(len(self._configuration))}
+        for number, (name, value) in enumerate(self._configuration.items()):
+            configured |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+        return self.variables | configured
 
     def run(self, git_dir: Path, *arguments: str, job: Job, timeout: float, stdin: bytes | None = None) -> bytes:
         """Run one git command and return its output; what it says on stderr is reported to `job`.

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import NotFound
-from modelhost.server.sources.git.command import SHA256_DIGITS, Git, reach
+from modelhost.server.sources.git.command import SHA256_DIGITS, Git
 from modelhost.server.sources.git.errors import explain, no_room, refuses_one_commit, unexplained
-from modelhost.server.sources.git.place import Repository
+from modelhost.server.sources.git.remote import Remote
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 LOCK_POLL_SECONDS = 0.05
@@ -28,12 +28,13 @@ LOCAL_TIMEOUT_SECONDS = 60.0
 
 
 class Mirror:
-    """The copy of `repository` in `folder`. Safe to use from many threads and processes at once."""
+    """The copy of `remote` in `folder`. Safe to use from many threads and processes at once."""
 
-    def __init__(self, folder: Path, git: Git, repository: Repository, *, fetch_timeout: float) -> None:
+    def __init__(self, folder: Path, git: Git, remote: Remote, *, fetch_timeout: float) -> None:
         self._folder = folder
         self._git = git
-        self._repository = repository
+        self._remote = remote
+        self._repository = remote.repository
         self._fetch_timeout = fetch_timeout
         self.path = folder / "repository.git"
 
@@ -41,7 +42,8 @@ class Mirror:
     def holding(self, commit: str, job: Job) -> Iterator[None]:
         """Hold the copy, with all of `commit` in it, for reading. Fetches only what is not there.
 
-        Raises `NotFound` REF_NOT_FOUND where the repository has no such commit, and what `explain` makes of failures.
+        Raises `NotFound` REF_NOT_FOUND where the repository has no such commit, what `explain` makes of failures, and
+        what `Remote` raises.
         """
         with self._locked(fcntl.LOCK_SH, job):
             if self._has(commit, job):
@@ -145,9 +147,9 @@ class Mirror:
         self._run_fetch(job, ["--prune", *deepen], ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
 
     def _run_fetch(self, job: Job, options: list[str], what: list[str]) -> None:
-        self._git.run(
+        self._remote.run(
             self.path, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", *options,
-            *reach(self._repository), *what, job=job, timeout=self._fetch_timeout,
+            what=tuple(what), job=job, timeout=self._fetch_timeout,
         )  # fmt: skip
 
     def _mark(self, commit: str, job: Job) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from modelhost.server.errors import Conflict, InvalidRequest, NotFound
+from modelhost.server.sources.outgoing import Outgoing, canonical_host
 from modelhost.server.sources.paths import check_relative, refused, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 MAX_URL_CHARACTERS = 2_000
 MAX_LISTED_DEPTH = 5
-SCHEMES = ("file", "git", "http", "https", "ssh")
+PORTS = {"git": 9418, "http": 80, "https": 443, "ssh": 22}
+SCHEMES = ("file", *PORTS)
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -34,6 +36,26 @@ class Credentials:
     scope: str  # the scheme, host and port that they are for, and no other
     username: str
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the command connects to, as a URL says it. `told_port` is 0 where that names none."""
+
+    scheme: str
+    host: str
+    told_port: int = 0
+    user: str = ""
+
+    @property
+    def port(self) -> int:
+        """The port, that of the scheme where none is told."""
+        return self.told_port or PORTS[self.scheme]
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as URLs have them."""
+        return bracketed(self.host) + (f":{self.told_port}" if self.told_port else "")
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,14 @@ class Place:
     url: str
     folder: Path | None = None
     credentials: Credentials | None = None
+
+    def check(self, outgoing: Outgoing) -> None:
+        """Raise `Conflict` HOST_NOT_ALLOWED for a place that can be refused without looking its host up."""
+        there = endpoint(self.url)
+        if there is None:
+            outgoing.check_folder(shown(self.url))
+        else:
+            outgoing.check_host(there.host, there.port)
 
     def repository(self, project: str) -> Repository:
         """Find the repository at `project`; "" is the place itself.
@@ -108,6 +138,23 @@ def parse_url(url: str, field: str = "url") -> Place:
     return Place(url)
 
 
+def endpoint(url: str) -> Endpoint | None:
+    """Where a URL that `parse_url` has taken leads to; None where that is a folder of this machine."""
+    if url.startswith(("/", "file:")):
+        return None
+    if "://" not in url:
+        parts = _SCP_LIKE.fullmatch(url)
+        assert parts is not None  # `parse_url` has seen it
+        return Endpoint("ssh", parts["host"].strip("[]"), user=parts["user"] or "")
+    split = urlsplit(url)
+    return Endpoint(split.scheme, split.hostname or "", split.port or 0, split.username or "")
+
+
+def bracketed(host: str) -> str:
+    """A host or an address as URLs have it."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _parse_scheme(url: str, field: str) -> Place:
     try:
         parts = urlsplit(url)
@@ -137,8 +184,8 @@ def _parse_scheme(url: str, field: str) -> Place:
 
 
 def _without_credentials(parts: SplitResult, port: int | None) -> Place:
-    host = parts.hostname or ""
-    origin = f"{parts.scheme}://" + (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    host = canonical_host(parts.hostname or "")  # as the command and its credentials are told it
+    origin = f"{parts.scheme}://" + bracketed(host) + (f":{port}" if port else "")
     credentials = None
     if parts.username is not None:
         credentials = Credentials(origin, unquote(parts.username), unquote(parts.password or ""))

@@ -10,11 +10,13 @@ from typing import TypeVar
 from modelhost.envs.process import CommandFailed, Job
 from modelhost.server.errors import Conflict, DomainError, NotFound, Unavailable
 from modelhost.server.sources import FileContent, ProjectPage, SourceProject, SourceRef, SourceReport, TreeEntry
-from modelhost.server.sources.git.command import NO_REPOSITORY, SHA256_DIGITS, Git, reach
+from modelhost.server.sources.git.command import NO_REPOSITORY, SHA256_DIGITS, Git
 from modelhost.server.sources.git.errors import cause, explain, unexplained
 from modelhost.server.sources.git.mirror import LOCAL_TIMEOUT_SECONDS, Mirror
 from modelhost.server.sources.git.output import MAX_RECORD_BYTES, parse_entry, parse_refs, read_blob
 from modelhost.server.sources.git.place import Repository, parse_url, repositories_below
+from modelhost.server.sources.git.remote import Remote
+from modelhost.server.sources.outgoing import Outgoing
 from modelhost.server.sources.paths import check_relative, near, shown
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -30,21 +32,26 @@ class GitSource:
     """A repository, or a place with several, that the git command reaches. Safe to use from many threads.
 
     `cache` is a folder for local copies, made when needed, one for each project under this very `url`: sources may
-    share the folder, but one with other credentials never reads what these have fetched. Timeouts are in seconds, for
-    one command each. Raises `InvalidRequest`.
+    share the folder, but one with other credentials never reads what these have fetched. Where `outgoing` does not
+    allow the place, nothing is read of it, from the copies neither. Timeouts are in seconds, for one command each.
+    Raises `InvalidRequest`.
     """
 
-    def __init__(self, url: str, cache: Path, *, fetch_timeout: float = 600, list_timeout: float = 60) -> None:
+    def __init__(
+        self, url: str, cache: Path, outgoing: Outgoing, *, fetch_timeout: float = 600, list_timeout: float = 60
+    ) -> None:
         self._url = url
         self._place = parse_url(url)
         self._cache = cache
+        self._outgoing = outgoing
         self._fetch_timeout = fetch_timeout
         self._list_timeout = list_timeout
         self._git = Git(self._place.credentials)
+        self._remotes: dict[Repository, Remote] = {}
 
     def test(self, project: str, job: Job) -> SourceReport:
         """See `Source`."""
-        repository = self._place.repository(project)
+        repository = self._repository(project)
         refs, _ = self._list(repository, job)
         if not refs:
             return SourceReport(f"{repository.name} can be read, but has no commits yet", "", 0)
@@ -57,6 +64,7 @@ class GitSource:
 
     def projects(self, search: str, after: str, limit: int, job: Job) -> ProjectPage:
         """See `Source`. Of a folder on this machine the repositories in it, by path; else the one project ""."""
+        self._place.check(self._outgoing)
         paths = [""] if self._place.folder is None else sorted(repositories_below(self._place.folder))
         found: list[SourceProject] = []
         for path in paths:
@@ -70,7 +78,7 @@ class GitSource:
 
     def refs(self, project: str, job: Job) -> list[SourceRef]:
         """See `Source`."""
-        return self._list(self._place.repository(project), job)[0]
+        return self._list(self._repository(project), job)[0]
 
     def resolve(self, project: str, ref: str, job: Job) -> str:
         """See `Source`. A branch goes before a tag of the same name, and both before a short hash.
@@ -78,7 +86,7 @@ class GitSource:
         `refs/heads/…` and `refs/tags/…` say which is meant. A full hash always means the commit, and is not looked for
         elsewhere than in the local copy if that has it. A short one needs the whole history, which is fetched.
         """
-        repository = self._place.repository(project)
+        repository = self._repository(project)
         lower = ref.lower()
         is_hash = bool(_HASH.fullmatch(lower))
         if is_hash and len(lower) in (SHA1_DIGITS, SHA256_DIGITS):
@@ -99,15 +107,13 @@ class GitSource:
 
     def tree(self, project: str, commit: str, job: Job) -> list[TreeEntry]:
         """See `Source`. Raises `Conflict` SNAPSHOT_TOO_LARGE beyond `MAX_TREE_ENTRIES`."""
-        return self._read(
-            self._place.repository(project), commit, job, lambda git_dir: self._tree(git_dir, commit, job)
-        )
+        return self._read(self._repository(project), commit, job, lambda git_dir: self._tree(git_dir, commit, job))
 
     def read_file(self, project: str, commit: str, path: str, limit: int, job: Job) -> FileContent:
         """See `Source`."""
         plain = check_relative(path, "path")
         return self._read(
-            self._place.repository(project), commit, job, lambda git_dir: self._file(git_dir, commit, plain, limit, job)
+            self._repository(project), commit, job, lambda git_dir: self._file(git_dir, commit, plain, limit, job)
         )
 
     def blobs(
@@ -118,7 +124,7 @@ class GitSource:
         A damaged local copy is made anew. Where that shows after a part of a file was given, this raises `Unavailable`
         SOURCE_UNREACHABLE, and the next call succeeds.
         """
-        repository = self._place.repository(project)
+        repository = self._repository(project)
         mirror = self._mirror(repository)
         rest = collections.deque(entries)
         for last_try in (False, True):
@@ -148,8 +154,8 @@ class GitSource:
     def _list(self, repository: Repository, job: Job) -> tuple[list[SourceRef], str]:
         """Return branches and tags, and the commit that HEAD leads to, "" if it leads to none."""
         try:
-            output = self._git.run(
-                NO_REPOSITORY, "ls-remote", "--symref", *reach(repository), job=job, timeout=self._list_timeout
+            output = self._remote(repository).run(
+                NO_REPOSITORY, "ls-remote", "--symref", job=job, timeout=self._list_timeout
             )
         except CommandFailed as failure:
             raise (explain(failure, repository, self._list_timeout) or unexplained(failure, repository)) from failure
@@ -158,16 +164,25 @@ class GitSource:
     def _default_branch(self, project: str, job: Job) -> str:
         """The default branch; "" where there is none, or where one of several repositories cannot be read."""
         try:
-            refs, _ = self._list(self._place.repository(project), job)
+            refs, _ = self._list(self._repository(project), job)
         except DomainError:
             if not project:
                 raise
             return ""
         return next((ref.name for ref in refs if ref.is_default), "")
 
+    def _repository(self, project: str) -> Repository:
+        self._place.check(self._outgoing)
+        return self._place.repository(project)
+
+    def _remote(self, repository: Repository) -> Remote:
+        """One for each repository, which remembers where that has moved to."""
+        new = Remote(self._git, repository, self._outgoing, self._place.credentials)
+        return self._remotes.setdefault(repository, new)
+
     def _mirror(self, repository: Repository) -> Mirror:
         digest = hashlib.sha256(f"{self._url}\0{repository.project}".encode()).hexdigest()
-        return Mirror(self._cache / digest[:32], self._git, repository, fetch_timeout=self._fetch_timeout)
+        return Mirror(self._cache / digest[:32], self._git, self._remote(repository), fetch_timeout=self._fetch_timeout)
 
     def _read(self, repository: Repository, commit: str, job: Job, read: Callable[[Path], T]) -> T:
         """Return what `read` finds in the local copy; a copy that cannot be read is made anew, once."""

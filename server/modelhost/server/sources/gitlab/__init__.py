@@ -10,7 +10,7 @@
       lfs.py                Git LFS,
       content.py            and checked against their hashes
     client.py             python-gitlab: questions and answers
-    transport.py          HTTP within limits; waiting.py makes it end when the job does
+    transport.py          HTTP within limits
     errors.py             what a failure means
     place.py              where it is, and the limits
 

@@ -15,8 +15,10 @@ from gitlab.exceptions import GitlabHttpError
 
 from modelhost.envs.process import Job
 from modelhost.server.errors import DomainError
+from modelhost.server.sources.connecting import NoCredentials
 from modelhost.server.sources.gitlab.errors import FAILURES, Circumstances, NotGitLab, explain, explain_status
-from modelhost.server.sources.gitlab.transport import Body, Elsewhere, NoCredentials, Transport, close
+from modelhost.server.sources.gitlab.transport import Body, Elsewhere, Transport, close
+from modelhost.server.sources.outgoing import Outgoing
 
 _MOVED_PROJECT = re.compile(r"/api/v4/projects/(\d+)(?:\?|$)")
 _NUMBERED_PROJECT = re.compile(r"/projects/\d+")
@@ -30,12 +32,12 @@ T = TypeVar("T")
 class Client:
     """One conversation, for one job; a context manager. Its methods raise domain errors and `Cancelled`."""
 
-    def __init__(self, circumstances: Circumstances, job: Job) -> None:
+    def __init__(self, circumstances: Circumstances, outgoing: Outgoing, job: Job) -> None:
         self.circumstances = circumstances
         self.place = circumstances.place
         self.limits = circumstances.limits
         self.job = job
-        self._transport = Transport(self.place, circumstances.token, self.limits, job)
+        self._transport = Transport(self.place, circumstances.token, self.limits, outgoing, job)
         self._gitlab = gitlab.Gitlab(
             self.place.url,
             private_token=circumstances.token,

@@ -14,8 +14,8 @@ from modelhost.server.sources import PIECE_BYTES
 from modelhost.server.sources.gitlab.client import Client
 from modelhost.server.sources.gitlab.commits import hash_of
 from modelhost.server.sources.gitlab.errors import FAILURES
-from modelhost.server.sources.gitlab.waiting import TookTooLong, pause
 from modelhost.server.sources.paths import shown
+from modelhost.server.sources.waiting import TookTooLong, pause
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 Pieces = Generator[bytes, None, None]

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.sources.git.place import MAX_URL_CHARACTERS, check_host
+from modelhost.server.sources.outgoing import Outgoing
 from modelhost.server.sources.paths import check_relative
 
 MAX_TOKEN_CHARACTERS = 1_000
@@ -29,6 +30,11 @@ class GitLabPlace:
     def name(self) -> str:
         """The place for people."""
         return f"{self.url}/{self.namespace}" if self.namespace else self.url
+
+    def check(self, outgoing: Outgoing) -> None:
+        """Raise `Conflict` HOST_NOT_ALLOWED for a place that can be refused without looking its host up."""
+        _, host, port = origin(self.url)
+        outgoing.check_host(host, port)
 
 
 @dataclass(frozen=True)

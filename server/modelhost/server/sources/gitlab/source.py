@@ -12,6 +12,7 @@ from modelhost.server.sources.gitlab.errors import Circumstances
 from modelhost.server.sources.gitlab.fetch import Fetch
 from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace, check_token
 from modelhost.server.sources.gitlab.projects import Project, find_project, list_projects
+from modelhost.server.sources.outgoing import Outgoing
 from modelhost.server.sources.paths import check_relative
 
 
@@ -19,9 +20,10 @@ class GitLabSource:
     """The projects of a GitLab, or of a namespace of it, that a token may read. Safe to use from many threads.
 
     A project is named by its path below the namespace, or by its number, which outlives a rename. `cache` is a folder
-    for what has to wait on the disk while it is checked; nothing stays there. `token_expires` is what an earlier `test`
-    said, in seconds since 1970: GitLab no longer says it of a token that has expired. Raises `InvalidRequest`, without
-    the token, for one that cannot be a token.
+    for what has to wait on the disk while it is checked; nothing stays there. `outgoing` says which hosts may be spoken
+    to, those of redirects and of Git LFS included. `token_expires` is what an earlier `test` said, in seconds since
+    1970: GitLab no longer says it of a token that has expired. Raises `InvalidRequest`, without the token, for one that
+    cannot be a token.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class GitLabSource:
         place: GitLabPlace,
         token: str,
         cache: Path,
+        outgoing: Outgoing,
         *,
         limits: GitLabLimits | None = None,
         token_expires: float | None = None,
@@ -36,6 +39,7 @@ class GitLabSource:
         check_token(token)
         self._circumstances = Circumstances(place, limits or GitLabLimits(), token, token_expires)
         self._cache = cache
+        self._outgoing = outgoing
         self._projects: dict[str, Project] = {}
         self._last_tree: tuple[int, str, Sequence[TreeEntry]] | None = None
 
@@ -92,7 +96,7 @@ class GitLabSource:
             yield from Fetch(client, found, commit, self._cache).blobs(entries, tree)
 
     def _client(self, job: Job) -> Client:
-        return Client(self._circumstances, job)
+        return Client(self._circumstances, self._outgoing, job)
 
     def _project(self, client: Client, project: str) -> Project:
         """The project, asked for once: what is read of one commit is read of one project, whatever its path by then."""

@@ -5,7 +5,8 @@ token along to wherever an answer redirects. So it is told to do none of this, a
 
 - every request ends in time, when the job is cancelled, and with a bounded answer;
 - 429, 5xx and lost connections are tried again;
-- credentials go to one origin only. A file may be redirected to another one, without them; an answer may not.
+- credentials go to one origin only. A file may be redirected to another one, without them; an answer may not;
+- nothing goes to a host that the server is not to go to.
 """
 
 import contextlib
@@ -18,13 +19,14 @@ from urllib.parse import unquote, urljoin
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.utils import requote_uri, resolve_proxies
+from requests.utils import requote_uri, resolve_proxies, select_proxy
 
 from modelhost.envs.process import Job
 from modelhost.server.sources import PIECE_BYTES
+from modelhost.server.sources.connecting import GuardedAdapter
 from modelhost.server.sources.gitlab.place import GitLabLimits, GitLabPlace, origin, tls_context
-from modelhost.server.sources.gitlab.waiting import interruptible, pause
+from modelhost.server.sources.outgoing import Outgoing
+from modelhost.server.sources.waiting import interruptible, pause
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BYTES = 64 * 1024
@@ -56,51 +58,29 @@ class AskedToWait(requests.RequestException):
         self.seconds = seconds
 
 
-class NoCredentials(requests.auth.AuthBase):
-    """Keeps `requests` from looking for some in the `.netrc` of the server's user."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Leave the request as it is."""
-        return request
-
-
-class _Adapter(HTTPAdapter):
-    """Checks certificates by a context of our own; `requests` would trust a list that it brings along."""
-
-    def __init__(self, place: GitLabPlace) -> None:
-        self._context = tls_context(place)
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        conn.cert_reqs = "CERT_NONE" if verify is False else "CERT_REQUIRED"
-
-
 class Transport(requests.Session):
-    """A session for one place and one job. Close it when done."""
+    """A session for one place and one job, that goes where `outgoing` allows it. Close it when done."""
 
-    def __init__(self, place: GitLabPlace, token: str, limits: GitLabLimits, job: Job) -> None:
+    def __init__(self, place: GitLabPlace, token: str, limits: GitLabLimits, outgoing: Outgoing, job: Job) -> None:
         super().__init__()
         self._token = token
         self._origin = origin(place.url)
         self._limits = limits
+        self._outgoing = outgoing
         self._job = job
         self._secure = not place.insecure_skip_verify
         if not self._secure:  # who registered the place has said so; urllib3 need not warn of it each time
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        self.mount("https://", _Adapter(place))
+        adapter = GuardedAdapter(outgoing, tls_context(place))
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, adapter)
         self.headers["Accept-Encoding"] = "identity"  # a small answer stays a small answer
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a request to the end: retried, redirected where that is safe, and read whole unless `stream` is set.
 
-        Raises `requests.RequestException` and `Cancelled`. An answer with an error's status is returned as it is, with
-        at most `MAX_ERROR_BYTES` of its body.
+        Raises `requests.RequestException`, `Conflict` HOST_NOT_ALLOWED and `Cancelled`. An answer with an error's
+        status is returned as it is, with at most `MAX_ERROR_BYTES` of its body.
         """
         stream = bool(kwargs.get("stream"))
         for _ in range(MAX_REDIRECTS):
@@ -122,6 +102,13 @@ class Transport(requests.Session):
         url = str(request.url)
         if ("PRIVATE-TOKEN" in request.headers and origin(url) != self._origin) or self._token in unquote(url):
             raise Elsewhere(url)
+
+    def _check_target(self, url: str, proxies: dict[str, str]) -> None:
+        """Redirects and links of answers lead to other hosts. What a connection is made to is checked once more."""
+        _, host, port = origin(url)
+        behind_proxy = select_proxy(url, proxies) is not None
+        check = self._outgoing.check_behind_proxy if behind_proxy else self._outgoing.check_host
+        check(host, port)
 
     def _redirected(self, request: requests.PreparedRequest, url: str, stream: bool) -> requests.PreparedRequest:
         try:
@@ -167,6 +154,7 @@ class Transport(requests.Session):
         timeout = (self._limits.connect_timeout, self._limits.read_timeout)
 
         def work() -> requests.Response:
+            self._check_target(str(request.url), proxies)
             response = adapter.send(request, stream=True, timeout=timeout, verify=self._secure, proxies=proxies)
             if response.status_code >= 300:
                 _read_all(response, MAX_ERROR_BYTES, cut=True)

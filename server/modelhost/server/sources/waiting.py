@@ -36,7 +36,7 @@ def interruptible(job: Job, seconds: float, work: Callable[[], T], discard: Call
         if done.exception() is None:
             discard(done.result())
 
-    threading.Thread(target=run, name="gitlab", daemon=True).start()
+    threading.Thread(target=run, name="waiting", daemon=True).start()
     deadline = time.monotonic() + seconds
     while not concurrent.futures.wait([future], POLL_SECONDS).done:
         if job.cancelled or time.monotonic() > deadline:

@@ -5,7 +5,7 @@ import pytest
 
 from modelhost.envs.process import Cancelled, Job
 from modelhost.server.sources.gitlab.transport import retry_after
-from modelhost.server.sources.gitlab.waiting import TookTooLong, interruptible, pause
+from modelhost.server.sources.waiting import TookTooLong, interruptible, pause
 
 
 def test_what_is_done_in_time_is_returned_or_raised() -> None:

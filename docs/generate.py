@@ -56,8 +56,7 @@ METHODS_HEAD = """# Methods
 
 Every method of the API, and what it takes to call it. Requests and answers are in the comments of
 [`proto/modelhost/v1`](../proto/modelhost/v1), errors in [errors.md](errors.md); [the guide](guides/access.md) shows how
-tokens are had. Credentials travel as `authorization: Bearer TOKEN` metadata.
-"""
+tokens are had. Credentials travel as `authorization: Bearer TOKEN` metadata."""
 
 ADMIN_HEAD = """## modelhost.v1.Admin
 
@@ -65,8 +64,7 @@ For operators. Who has a lesser role than the one in the table is refused with P
 is every service account.
 
 | role | what it may do |
-|---|---|
-"""
+|---|---|"""
 
 PREDICT_HEAD = f"""## modelhost.v1.Predict
 
@@ -76,14 +74,12 @@ service is not open, an operator needs the role {CALLING.name.lower()}. For ever
 `SERVICE_NOT_FOUND`, in the same words as for one that is not there, and without any token `UNAUTHENTICATED`.
 
 | method | what it does |
-|---|---|
-"""
+|---|---|"""
 
 OTHERS = """## The others
 
 `grpc.health.v1.Health` and server reflection (`grpc.reflection.v1` and `v1alpha`) are open to everybody. How a
-prediction service is, Health tells only operators and those who may call it.
-"""
+prediction service is, Health tells only operators and those who may call it."""
 
 STEPS = {
     Step.FETCH: "## Fetch: getting the files\n\nThe server asks the data source for the commit and keeps its files.",
@@ -121,22 +117,22 @@ def methods() -> str:
     roles = comments("access.proto", r"(ROLE_\w+) = [1-9]\d*;")
     role_rows = [f"| {role.name.lower()} | {roles[f'ROLE_{role.name}']} |" for role in Role]
     said = comments("admin.proto", r"rpc (\w+)\(")
-    rows = ["| method | role | what it does |", "|---|---|---|"]
+    admin_rows = []
     for rpc in admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods:
         role = required_role(rpc)
         assert role is not None, f"{rpc.name} does not say which role it requires"
-        rows.append(f"| `{rpc.name}` | {role.name.lower()} | {first_sentence(said[rpc.name])} |")
+        admin_rows.append(f"| `{rpc.name}` | {role.name.lower()} | {first_sentence(said[rpc.name])} |")
     said = comments("predict.proto", r"rpc (\w+)\(")
     predict = predict_pb2.DESCRIPTOR.services_by_name["Predict"].methods
     predict_rows = [f"| `{rpc.name}` | {first_sentence(said[rpc.name])} |" for rpc in predict]
-    return (
-        f"{METHODS_HEAD}\n{ADMIN_HEAD}{joined(role_rows)}\n{joined(rows)}\n{PREDICT_HEAD}{joined(predict_rows)}\n{OTHERS}"
-    )
-
-
-def joined(lines: list[str]) -> str:
-    """Lines as a text."""
-    return "".join(f"{line}\n" for line in lines)
+    parts = [
+        METHODS_HEAD,
+        "\n".join([ADMIN_HEAD, *role_rows]),
+        "\n".join(["| method | role | what it does |", "|---|---|---|", *admin_rows]),
+        "\n".join([PREDICT_HEAD, *predict_rows]),
+        OTHERS,
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def comments(file: str, what: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ ACCESS = (
     Entry(
         ErrorReason.ERROR_REASON_TOKEN_EXPIRED,
         Step.ACCESS,
-        "The token has expired",
+        "The caller's token has expired",
         "A bearer token works for as long as `--token-lifetime` says, two hours by default, and no longer than the"
         " secret key that it was got with. API keys and operators' tokens end when it was said that they should.",
         "Get another token with IssueToken. Where the key itself has expired, `modelhost account rotate ACCOUNT` makes"

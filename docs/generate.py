@@ -9,13 +9,17 @@ import sys
 import textwrap
 from pathlib import Path
 
+from modelhost.server.api.admission import CALLING
+from modelhost.server.api.binding import required_role
 from modelhost.server.api.status import CODES
 from modelhost.server.catalogue import ENTRIES, Entry, Step, hint_for
 from modelhost.server.errors import reason_name
+from modelhost.server.identities import Role
+from modelhost.v1 import admin_pb2, predict_pb2
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DOCS = Path(__file__).parent
-PROTO = DOCS.parent / "proto" / "modelhost" / "v1" / "error_reason.proto"
+PROTO = DOCS.parent / "proto" / "modelhost" / "v1"
 
 ERRORS_HEAD = """# Errors
 
@@ -46,6 +50,37 @@ After a change in the repository, `modelhost update NAME` deploys the newest com
 server's host, `modelhost start NAME` tries again. While an update fails, the revision before it goes on serving.
 """
 
+METHODS_HEAD = """# Methods
+
+<!-- Written by `make docs` from admin.proto, predict.proto and access.proto. -->
+
+Every method of the API, and what it takes to call it. Requests and answers are in the comments of
+[`proto/modelhost/v1`](../proto/modelhost/v1), errors in [errors.md](errors.md); [the guide](guides/access.md) shows how
+tokens are had. Credentials travel as `authorization: Bearer TOKEN` metadata."""
+
+ADMIN_HEAD = """## modelhost.v1.Admin
+
+For operators. Who has a lesser role than the one in the table is refused with PERMISSION_DENIED `ROLE_REQUIRED`, and so
+is every service account.
+
+| role | what it may do |
+|---|---|"""
+
+PREDICT_HEAD = f"""## modelhost.v1.Predict
+
+For applications. IssueToken needs no token. The others take a bearer token or an API key of a service account that was
+granted the service, or an operator's token; calls of a service that was made open need none. To call a model whose
+service is not open, an operator needs the role {CALLING.name.lower()}. For everybody else there is no such service:
+`SERVICE_NOT_FOUND`, in the same words as for one that is not there, and without any token `UNAUTHENTICATED`.
+
+| method | what it does |
+|---|---|"""
+
+OTHERS = """## The others
+
+`grpc.health.v1.Health` and server reflection (`grpc.reflection.v1` and `v1alpha`) are open to everybody. How a
+prediction service is, Health tells only operators and those who may call it."""
+
 STEPS = {
     Step.FETCH: "## Fetch: getting the files\n\nThe server asks the data source for the commit and keeps its files.",
     Step.PROVISION: (
@@ -57,6 +92,10 @@ STEPS = {
         "## Load: importing the model\n\nA worker imports the main file, calls `setup()` and makes the test call."
         " Mostly it fails here because the packages are not those that the model was saved with."
     ),
+    Step.ACCESS: (
+        "## Access: being let in\n\nThe call has reached no model. [The guide](guides/access.md) shows accounts,"
+        " tokens, grants and roles."
+    ),
     Step.CALL: "## Call: predicting\n\nThe model runs, and a call has no result.",
     Step.ANY: "## At any step",
 }
@@ -64,15 +103,50 @@ STEPS = {
 
 def errors() -> str:
     """Every reason with its code, its comment in the proto and its hint."""
-    comments = re.findall(r"((?: *//[^\n]*\n)+) *(ERROR_REASON_\w+) = \d+;", PROTO.read_text())
     rows = []
-    for comment, name in comments[1:]:
+    for name, text in comments("error_reason.proto", r"(ERROR_REASON_\w+) = [1-9]\d*;").items():
         reason = ErrorReason.Value(name)
-        text = " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
         code = CODES[reason].name if reason in CODES else "–"
         what = re.sub(r"^(A deployment's failure|A revision's failure|[A-Z_]+): ", "", text)
         rows.append(f"| `{reason_name(reason)}` | {code} | {what[0].upper()}{what[1:]} | {hint_for(reason)} |")
     return ERRORS_HEAD + "\n".join(rows) + "\n"
+
+
+def methods() -> str:
+    """Every method with the role that it requires and the first sentence of its comment in the proto."""
+    roles = comments("access.proto", r"(ROLE_\w+) = [1-9]\d*;")
+    role_rows = [f"| {role.name.lower()} | {roles[f'ROLE_{role.name}']} |" for role in Role]
+    said = comments("admin.proto", r"rpc (\w+)\(")
+    admin_rows = []
+    for rpc in admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods:
+        role = required_role(rpc)
+        assert role is not None, f"{rpc.name} does not say which role it requires"
+        admin_rows.append(f"| `{rpc.name}` | {role.name.lower()} | {first_sentence(said[rpc.name])} |")
+    said = comments("predict.proto", r"rpc (\w+)\(")
+    predict = predict_pb2.DESCRIPTOR.services_by_name["Predict"].methods
+    predict_rows = [f"| `{rpc.name}` | {first_sentence(said[rpc.name])} |" for rpc in predict]
+    parts = [
+        METHODS_HEAD,
+        "\n".join([ADMIN_HEAD, *role_rows]),
+        "\n".join(["| method | role | what it does |", "|---|---|---|", *admin_rows]),
+        "\n".join([PREDICT_HEAD, *predict_rows]),
+        OTHERS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def comments(file: str, what: str) -> dict[str, str]:
+    """The comments of a proto file that stand before what is looked for, by its name, each in one line."""
+    found = re.findall(rf"((?: *//[^\n]*\n)+) *{what}", (PROTO / file).read_text())
+    return {
+        name: " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
+        for comment, name in found
+    }
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that ends one."""
+    return re.split(r"(?<=\.) ", text, maxsplit=1)[0]
 
 
 def troubleshooting() -> str:
@@ -110,7 +184,11 @@ def stands_for_others(entry: Entry) -> bool:
 
 def main() -> int:
     """Write or compare."""
-    pages = {DOCS / "errors.md": errors(), DOCS / "troubleshooting.md": troubleshooting()}
+    pages = {
+        DOCS / "errors.md": errors(),
+        DOCS / "methods.md": methods(),
+        DOCS / "troubleshooting.md": troubleshooting(),
+    }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

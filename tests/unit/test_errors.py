@@ -75,7 +75,7 @@ def test_the_code_of_a_reason_is_the_one_that_its_comment_names(reason: int) -> 
 
 def test_only_known_reasons_are_used_and_every_one_of_them_is() -> None:
     roots = [ROOT / "server" / "modelhost" / "server", ROOT / "clients" / "modelhost"]
-    tables = {"status.py", "fetching.py", "calling.py"}
+    tables = {"status.py", "fetching.py", "access.py", "calling.py"}
     used, listed = set(), set()
     for path in [path for root in roots for path in root.rglob("*.py")]:
         names = set(re.findall(r"\bERROR_REASON_[A-Z]\w*", path.read_text()))

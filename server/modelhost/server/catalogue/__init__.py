@@ -8,6 +8,7 @@ and in `loads` (a model that does not load); `sources` recognises what Git and G
 import re
 
 from modelhost.envs import BuildFailed
+from modelhost.server.catalogue.access import ACCESS
 from modelhost.server.catalogue.building import BUILDING
 from modelhost.server.catalogue.calling import CALLING
 from modelhost.server.catalogue.entry import Entry, Found, Step
@@ -19,7 +20,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 __all__ = ["ENTRIES", "Entry", "Found", "Step", "hint_for", "named", "of_build_failure", "of_load_failure"]
 
-ENTRIES: tuple[Entry, ...] = (*FETCHING, *PROVISIONING, *BUILDING, *LOADING, *CALLING)
+ENTRIES: tuple[Entry, ...] = (*FETCHING, *PROVISIONING, *BUILDING, *LOADING, *ACCESS, *CALLING)
 
 _BY_REASON = {entry.reason: entry for entry in reversed(ENTRIES)}
 _BY_CAUSE = {entry.cause: entry for entry in ENTRIES}

@@ -70,8 +70,8 @@ CALLING = (
         ErrorReason.ERROR_REASON_SERVICE_NOT_FOUND,
         Step.CALL,
         "No such service",
-        "The name is wrong, or the token may not use it.",
-        "`modelhost list` shows what there is.",
+        "The name is wrong, or the caller was not granted it: one cannot be told from the other.",
+        "`modelhost list` shows what there is, and `modelhost grants` who may call it.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,

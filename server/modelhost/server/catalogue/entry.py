@@ -9,11 +9,12 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 
 class Step(StrEnum):
-    """Where a model fails."""
+    """Where a model fails, or a call of it."""
 
     FETCH = "fetch"
     PROVISION = "provision"
     LOAD = "load"
+    ACCESS = "access"
     CALL = "call"
     ANY = "any"
 

@@ -133,7 +133,8 @@ FETCHING = (
         "A stored secret does not open",
         "The state directory was copied without its secret.key, or that file was replaced.",
         "Restore the state directory's secret.key, or set the secret again: a token with `modelhost source update"
-        " SOURCE --gitlab-token-file FILE`, a variable with `modelhost update NAME --secret-env VARIABLE`.",
+        " SOURCE --gitlab-token-file FILE`, a variable with `modelhost update NAME --secret-env VARIABLE`, the key of a"
+        " service account with `modelhost account rotate ACCOUNT --now`.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_REVISION_SUPERSEDED,

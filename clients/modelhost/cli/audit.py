@@ -18,6 +18,7 @@ from modelhost.cli.render import moment, short
 
 _LAST = 50
 _LONGEST = 40  # characters of a value
+_NO_NEWS = {"name", "uid", "etag", "createTime", "updateTime", "warnings"}  # of every change, or said by the rest
 
 
 @verb
@@ -87,7 +88,7 @@ def _changes(out: Output, before: str, after: str) -> Iterator[str]:
         return
     old, new = _fields(before), _fields(after)
     arrow = out.symbol("→", "->")
-    for name in sorted({*old, *new}):
+    for name in sorted({*old, *new} - _NO_NEWS):
         if not before:
             yield f"{name} {_value(new[name])}"
         elif old.get(name) != new.get(name):
@@ -113,6 +114,8 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _value(value: Any) -> str:
     if value is None:
         return "nothing"
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) or " " in value or not value else value
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 

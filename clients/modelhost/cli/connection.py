@@ -171,7 +171,8 @@ class Session:
         else:
             which = "the token that it published for this host" if self._token() else ""
         hint = (
-            f"the admin token is `admin.token` in the server's state directory: --token-file FILE, or {TOKEN_VARIABLE}"
+            "the admin token is `admin.token` in the server's state directory, `modelhost account token` gets an"
+            " application's"
         )
         if not which:
             what = f"the server at {self.address} wants a token, and none was found"

@@ -32,7 +32,7 @@ class SecretPlace:
         if self._fd is not None and self._written(secret):
             setattr(message, field, "")
             if not out.as_json:
-                out.line(f"{what}  in {self._path}")
+                out.line(f"{what} written to {self._path}")
         elif not out.as_json:
             out.line(f"{what}  {secret}")
             out.beside(f"The {what} is shown this once and never again: keep it now.", style="bold yellow")

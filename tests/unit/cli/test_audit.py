@@ -33,7 +33,7 @@ def test_a_change_is_one_line_with_the_values_before_and_after(server, cli):
 
 
 def test_what_is_new_is_shown_with_its_values_and_what_is_gone_is_said(server, cli):
-    account = {"name": "serviceAccounts/shop", "description": "the checkout"}
+    account = {"name": "serviceAccounts/shop", "etag": "1", "description": "the checkout", "secretKeys": [{"id": "1"}]}
     server.events = [
         event(1, None, account, method="modelhost.v1.Admin/CreateServiceAccount", resource="serviceAccounts/shop"),
         event(2, account, None, method="modelhost.v1.Admin/DeleteServiceAccount", resource="serviceAccounts/shop"),
@@ -41,7 +41,7 @@ def test_what_is_new_is_shown_with_its_values_and_what_is_gone_is_said(server, c
         event(4, {"x": 1}, {"x": 2}, peer="unix:"),
     ]
     lines = cli("audit").out.splitlines()
-    assert lines[0].endswith('  description "the checkout", name serviceAccounts/shop  from 10.1.2.3')
+    assert lines[0].endswith('  description "the checkout", secretKeys 1 entry  from 10.1.2.3')
     assert lines[1].endswith("DeleteServiceAccount  serviceAccounts/shop  deleted  from 10.1.2.3")
     assert lines[2].endswith("RotateSecretKey  -  -  from ::1")
     assert lines[3].endswith("x 1 → 2  from unix:")

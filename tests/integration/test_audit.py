@@ -87,6 +87,20 @@ def test_of_a_change_only_what_is_different_is_kept(
     assert set(after) == {"settings", "targetRevision", "etag"}
 
 
+def test_what_was_not_set_and_is_now_is_seen_and_the_other_way_round(
+    server: RunningServer, admin: Any, source_of_all: str, name: str
+) -> None:
+    server.create(name, source_of_all)
+    service = server.get(name).service
+    admin.OpenService(service_pb2.OpenServiceRequest(name=name))
+    admin.CloseService(service_pb2.CloseServiceRequest(name=name))
+    admin.CloseService(service_pb2.CloseServiceRequest(name=name))
+
+    seen = [(event.before_json, event.after_json) for event in events(admin, resource=service)]
+
+    assert seen == [("{}", "{}"), ('{"open":true}', '{"open":false}'), ('{"open":false}', '{"open":true}')]
+
+
 Change = Callable[[Any, str, str], Any]
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from modelhost.client.signing import ServiceAccountKey, signed_request
+from modelhost.server.backup import save as backup_save
+from modelhost.server.backup.archive import BackupProblem
+from modelhost.server.backup.save import save
 from modelhost.server.control import sources
 from modelhost.server.errors import Conflict
 from modelhost.server.rekeying import Rekeying, settled
@@ -185,3 +188,34 @@ async def test_without_the_key_that_all_is_sealed_with_a_server_starts_all_the_s
     check = await database.run(seals.check)
     assert check is not None
     assert vault.open(check, "key check") == "key check"
+
+
+# -- and backups -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_backup_has_the_key_that_opens_what_is_in_it(database: Database, path: Path, tmp_path: Path) -> None:
+    vault = await started(database, path)
+    await database.run(sealed_source(vault))
+    await database.run(Rekeying(path, vault, lambda: None).change)
+    await asyncio.sleep(0)
+    target = tmp_path / "backup.tar"
+
+    saved = await asyncio.to_thread(lambda: save(tmp_path, target, with_key=True, overwrite=False))
+
+    assert saved.description.has_key
+    assert saved.contents.data_sources == 1
+
+
+async def test_a_key_that_is_not_the_databases_makes_no_backup(
+    database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(database, path)
+    lose(path)
+    Vault.from_file(path)
+    monkeypatch.setattr(backup_save, "TRY_SECONDS", 0.01)
+    target = tmp_path / "backup.tar"
+
+    with pytest.raises(BackupProblem, match="not the key of the secrets"):
+        await asyncio.to_thread(lambda: save(tmp_path, target, with_key=True, overwrite=False))
+
+    assert not [name for name in os.listdir(tmp_path) if "backup" in name]

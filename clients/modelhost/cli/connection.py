@@ -131,7 +131,9 @@ class Session:
     def _token(self) -> str | None:
         if self.token_file:
             return _read(self.token_file).decode().strip()
-        if token := os.environ.get(TOKEN_VARIABLE, "").strip():
+        if (given := os.environ.get(TOKEN_VARIABLE)) is not None:
+            if not (token := given.strip()):  # as of `$(cat …)` that has failed: not to be let in as somebody else
+                raise usage(f"{TOKEN_VARIABLE} is set, and empty", "give it a token, or unset it")
             return token
         with suppress(FileNotFoundError):
             server = self._own_server()
@@ -172,7 +174,7 @@ class Session:
             which = "the token that it published for this host" if self._token() else ""
         hint = (
             "the admin token is `admin.token` in the server's state directory, `modelhost account token` gets an"
-            " application's"
+            f" application's; give it with --token-file FILE, or in {TOKEN_VARIABLE}"
         )
         if not which:
             what = f"the server at {self.address} wants a token, and none was found"
@@ -184,7 +186,7 @@ class Session:
         return CommandError(
             what,
             ExitCode.NOT_AUTHENTICATED,
-            f"{hint}: --token-file FILE, or {TOKEN_VARIABLE}",
+            hint,
             reason=error.reason,
             grpc_code=error.code.name,
         )

@@ -47,8 +47,8 @@ class AuditEvent(google.protobuf.message.Message):
     request_id: builtins.str
     """Output only. The call's id, as in the server's log."""
     before_json: builtins.str
-    """Output only. The fields that are different now, as they were: JSON of the resource's message, without secrets.
-    Empty for a resource that was not there.
+    """Output only. The fields that are different now, as they were: JSON of the resource's message, without secrets; `{}`
+    where none is. Empty for a resource that was not there.
     """
     after_json: builtins.str
     """Output only. The same fields as they are now; empty for a resource that is no more."""

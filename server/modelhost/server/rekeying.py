@@ -19,8 +19,6 @@ from modelhost.server.store import requests, seals
 from modelhost.server.store.database import Transaction
 from modelhost.server.vault import Vault, encoded, new_key
 
-CHECK = "key check"  # what the database has sealed so that a key can be tried
-
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -30,15 +28,15 @@ def settled(path: Path, tx: Transaction) -> Vault:
     vault = Vault.from_file(path)
     check = seals.check(tx)
     if upcoming.exists():
-        if check is not None and not _opens(vault, check) and _opens(following := Vault.from_file(upcoming), check):
+        if check is not None and not vault.passes(check) and (following := Vault.from_file(upcoming)).passes(check):
             upcoming.rename(path)
             log.warning("a change of secret.key that was cut off is complete now")
             return following
         upcoming.unlink()
-    if check is None or not _opens(vault, check):
+    if check is None or not vault.passes(check):
         if check is not None:
             log.warning("secret.key is not the one that stored secrets were sealed with: they have to be set again")
-        seals.set_check(tx, vault.close(CHECK, CHECK))
+        seals.set_check(tx, vault.check())
     return vault
 
 
@@ -74,7 +72,7 @@ class Rekeying:
             of_secret_key=issuing.purpose,
             of_answer=requests.purpose,
         )
-        seals.set_check(tx, following.close(CHECK, CHECK))
+        seals.set_check(tx, following.check())
 
         def act() -> None:
             self._vault.use(key)
@@ -90,10 +88,3 @@ class Rekeying:
 
 def _upcoming(path: Path) -> Path:
     return path.with_name(f"{path.name}.next")
-
-
-def _opens(vault: Vault, check: str) -> bool:
-    try:
-        return vault.open(check, CHECK) == CHECK
-    except Conflict:
-        return False

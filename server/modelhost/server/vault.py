@@ -21,6 +21,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random; NIST SP 800-38D allows 2^32 messages under one key
 FORMAT = "v1:"
+CHECK = "key check"  # what a database has sealed so that a key can be tried
 
 
 class Vault:
@@ -76,6 +77,17 @@ class Vault:
             "the stored secret of {purpose} does not open with this server's secret.key",
             purpose=purpose,
         )
+
+    def check(self) -> str:
+        """A text by which this key is known again."""
+        return self.close(CHECK, CHECK)
+
+    def passes(self, check: str) -> bool:
+        """Whether a check was made with this key, or with one that was in use before."""
+        try:
+            return self.open(check, CHECK) == CHECK
+        except Conflict:
+            return False
 
     def derived(self, purpose: bytes) -> bytes:
         """A key of 32 bytes for something else (HKDF, RFC 5869): it tells nothing of this one."""

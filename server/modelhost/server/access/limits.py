@@ -67,8 +67,8 @@ class LiveGrant:
             if self._tokens < 1:
                 raise _refused(
                     ErrorReason.ERROR_REASON_RATE_LIMIT_EXCEEDED,
-                    "{account} may call this service {limit} times a second",
-                    self, limit=f"{limits.rate:g}", retry_after=(1 - self._tokens) / limits.rate,
+                    "{account} may call this service {limit}",
+                    self, limit=_words(limits.rate), retry_after=(1 - self._tokens) / limits.rate,
                 )  # fmt: skip
         day = int(now // DAY_SECONDS)
         used = self.used if day == self.day else 0
@@ -134,6 +134,11 @@ class QuotaBatch:
         """Store them; those of grants that are no more are of no effect."""
         for grant, (day, used) in self.changed:
             accounts.note_used(tx, grant.account_uid, grant.deployment_uid, day, used)
+
+
+def _words(rate: float) -> str:
+    """A rate as people say it: `10 times a second`, `once in 30 s`."""
+    return f"{rate:g} times a second" if rate >= 1 else f"once in {1 / rate:g} s"
 
 
 def _refused(

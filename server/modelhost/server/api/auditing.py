@@ -14,7 +14,7 @@ from modelhost.server.identities import AuditEvent
 from modelhost.server.store import audit
 from modelhost.server.store.database import Transaction
 
-_NO_NEWS = ("updateTime", "observed")  # different after every change, and at every moment
+_NO_NEWS = ("updateTime", "observed", "lastUseTime", "warnings")  # differ at every moment, or after every change
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Auditor:
 
     def record(self, tx: Transaction, call: Call, resource: str, before: Message | None, after: Message | None) -> None:
         """Store an event, in the transaction of its change."""
-        earlier, later = _plain(before), _plain(after)
-        if before is not None and after is not None:
+        is_change = before is not None and after is not None
+        earlier, later = _plain(before, whole=is_change), _plain(after, whole=is_change)
+        if earlier is not None and later is not None:
             earlier, later = difference(earlier, later)
         event = audit.insert(
             tx,
@@ -70,10 +71,15 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> tuple[dict[str,
     return earlier, later
 
 
-def _plain(message: Message | None) -> dict[str, Any]:
-    plain: dict[str, Any] = MessageToDict(message) if message is not None else {}
+def _plain(message: Message | None, *, whole: bool) -> dict[str, Any] | None:
+    """A resource as JSON has it; the `whole` of it with what is not set, so that what was set or unset is seen."""
+    if message is None:
+        return None
+    plain: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=whole)
     return {name: value for name, value in plain.items() if name not in _NO_NEWS}
 
 
-def _json(plain: dict[str, Any]) -> str:
-    return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if plain else ""
+def _json(plain: dict[str, Any] | None) -> str:
+    if plain is None:
+        return ""
+    return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

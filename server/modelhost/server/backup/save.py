@@ -1,6 +1,7 @@
 """Taking a backup: of a running server as of one that is not, into a file that is whole as soon as it has its name."""
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +21,12 @@ from modelhost.server.backup.archive import (
     pack,
 )
 from modelhost.server.backup.drafts import draft_folder
-from modelhost.server.store.copies import Contents, copy_database
+from modelhost.server.store.copies import Contents, copy_database, key_check
 from modelhost.server.vault import Vault
 
 FINGERPRINTED = b"backup"
+TRIES = 5
+TRY_SECONDS = 0.3  # a change of the key is done sooner
 DRAFT_PREFIX = ".modelhost-backup-"
 
 
@@ -51,16 +54,17 @@ def save(state_dir: Path, target: Path, *, with_key: bool, overwrite: bool) -> S
     if not target.parent.is_dir():
         raise BackupProblem(f"there is no folder {target.parent} to write {target.name} to")
     with draft_folder(target.parent, DRAFT_PREFIX) as folder:
-        contents = copy_database(database, folder / DATABASE)
-        if with_key:
-            copy_key(key, folder / KEY)
+        contents = _copy_both(database, key, folder)
+        fingerprint = fingerprint_of(folder / KEY)
+        if not with_key:
+            (folder / KEY).unlink()
         names = (DATABASE, KEY) if with_key else (DATABASE,)
         description = Description(
             format=FORMAT,
             modelhost=version("modelhost"),
             schema=contents.schema,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            key_fingerprint=fingerprint_of(key),
+            key_fingerprint=fingerprint,
             sha256={name: digest_of(folder / name) for name in names},
         )
         draft = folder / target.name
@@ -68,6 +72,24 @@ def save(state_dir: Path, target: Path, *, with_key: bool, overwrite: bool) -> S
         size = draft.stat().st_size
         _put(draft, target, overwrite=overwrite)
     return Saved(description, contents, size)
+
+
+def _copy_both(database: Path, key: Path, folder: Path) -> Contents:
+    """The database, and the key that opens what is sealed in it: a server that runs may be changing that just now."""
+    for attempt in range(TRIES):
+        if attempt:
+            (folder / DATABASE).unlink()
+            (folder / KEY).unlink()
+            time.sleep(TRY_SECONDS)
+        contents = copy_database(database, folder / DATABASE)
+        copy_key(key, folder / KEY)
+        check = key_check(folder / DATABASE)
+        if check is None or Vault.from_file(folder / KEY).passes(check):
+            return contents
+    raise BackupProblem(
+        f"{key} is not the key of the secrets in the database; put the right one in its place, or start the server"
+        " once, which completes a change of the key that was cut off"
+    )
 
 
 def fingerprint_of(key: Path) -> str:

@@ -39,6 +39,18 @@ def copy_database(source: Path, target: Path) -> Contents:
     return inspect(target, shown=source)
 
 
+def key_check(path: Path) -> str | None:
+    """The text of a copy that the right key opens; None in one from before there was such a text."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        if not connection.table_exists(None, "key_check"):
+            return None
+        found = connection.execute("SELECT sealed FROM key_check").get
+        return None if found is None else str(found)
+    finally:
+        connection.close()
+
+
 def inspect(path: Path, *, shown: Path) -> Contents:
     """Check every byte of a copy; `shown` is the file that is named where something is wrong.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,8 @@ from modelhost.server.api.status import CallFailed
 
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+LIBRARYS_LOG = "grpc._cython.cygrpc"
+
 Context = Any  # grpc.aio.ServicerContext[bytes, bytes]; the stubs do not know it as generic at run time
 
 
@@ -22,6 +25,7 @@ class GrpcioDoor:
     """Listens on `address` (`host:port`); `message_limit` in bytes, both ways."""
 
     def __init__(self, dispatcher: Dispatcher, address: str, *, message_limit: int) -> None:
+        logging.getLogger(LIBRARYS_LOG).addFilter(_has_no_metadata)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", message_limit),
@@ -47,6 +51,11 @@ class GrpcioDoor:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those under way finish for `grace` seconds, end the rest."""
         await self._server.stop(grace)
+
+
+def _has_no_metadata(record: logging.LogRecord) -> bool:
+    """False for what grpcio says of metadata that is no text: it says all of it, and there may be a token in it."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _refusal(address: str) -> str:

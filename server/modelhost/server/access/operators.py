@@ -66,12 +66,12 @@ class Operators:
         return self._by_digest.get(digest_of(token))
 
     def put(self, operator: Operator) -> None:
-        """Let an operator in from now on, as it is now."""
-        old = self._digests.get(operator.uid)
-        if old is not None and old != operator.digest:
-            self.remove(operator.uid)
-        live = self._by_digest.get(operator.digest) or LiveOperator(operator.uid, operator.id, operator.role)
-        live.role = operator.role
+        """Let an operator in from now on, as it is now: who was let in before is asked anew, for its role may be another."""
+        old = self._by_digest.get(operator.digest)
+        self.remove(operator.uid)
+        live = LiveOperator(operator.uid, operator.id, operator.role)
+        if old is not None:
+            live.use = old.use
         live.disabled = operator.disabled
         live.expires = math.inf if operator.expires is None else operator.expires
         self._digests[operator.uid] = operator.digest

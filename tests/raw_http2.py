@@ -14,10 +14,15 @@ SECONDS = 20.0
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def status_of_call(address: str, path: str, headers: Headers, message: bytes = b"") -> int | None:
-    """Make one unary call; returns its gRPC status, or None where the server ended the stream or the connection."""
+def status_of_call(
+    address: str, path: str, headers: Headers, message: bytes = b"", *, source: str = "127.0.0.1"
+) -> int | None:
+    """Make one unary call; returns its gRPC status, or None where the server ended the stream or the connection.
+
+    `source` is the host that it comes from: any of 127.0.0.0/8.
+    """
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), SECONDS) as connection:
+    with socket.create_connection((host, int(port)), SECONDS, (source, 0)) as connection:
         block = b"".join(
             _literal(name, value)
             for name, value in (

@@ -61,18 +61,19 @@ class Issuer:
         if not NONCE.fullmatch(nonce):
             raise InvalidRequest("nonce", "{field} must be 8 to 128 characters of A-Z a-z 0-9 _ - .")
         now = self._clock()
-        if wait := self._throttle.wait(access_key, host, now):
+        known_as = access_key[:LONGEST_ACCESS_KEY]
+        if wait := self._throttle.wait(known_as, host, now):
             raise Busy(
                 ErrorReason.ERROR_REASON_LOGIN_THROTTLED,
                 "too many wrong signatures for {access_key} from {host}",
                 retry_after=wait,
-                access_key=access_key[:LONGEST_ACCESS_KEY],
+                access_key=known_as,
                 host=host,
             )
         key = self._signer(access_key, timestamp, nonce, signature, now)
         if key is None or not await self._is_new(access_key, timestamp, nonce, now):
-            self._throttle.failed(access_key[:LONGEST_ACCESS_KEY], host, now)
-            log.info("a signature was refused", access_key=access_key[:LONGEST_ACCESS_KEY], host=host)
+            self._throttle.failed(known_as, host, now)
+            log.info("a signature was refused", access_key=known_as, host=host)
             raise _refused()
         if not key.works(self._clock()):  # it was taken away meanwhile
             raise _refused()

@@ -9,26 +9,33 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import apsw
 import grpc
 import jwt
-import pytest
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelhost.server.access.tokens import PURPOSE
 from modelhost.server.statedir import StateDir
 from modelhost.server.vault import Vault
-from modelhost.v1 import access_pb2, operator_pb2, predict_pb2, predict_pb2_grpc, service_account_pb2, service_pb2
-from tests.checks import check_status
+from modelhost.v1 import (
+    access_pb2,
+    admin_pb2_grpc,
+    deployment_pb2,
+    operator_pb2,
+    predict_pb2,
+    predict_pb2_grpc,
+    service_account_pb2,
+    service_pb2,
+)
 from tests.obedient import do
+from tests.refusals import ended
 from tests.running import RunningServer
 
 Metadata = Sequence[tuple[str, str]]
@@ -40,7 +47,7 @@ class Account:
 
     id: str
     access_key: str
-    secret_key: str
+    secret_key: str = field(repr=False)
 
 
 class AccessAdmin:
@@ -220,54 +227,15 @@ def methods_of(*services: ServiceDescriptor) -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{rpc.name}": rpc for service in services for rpc in service.methods}
 
 
-# -- how calls are refused ---------------------------------------------------------------------------------------------
+def outcome(channel: grpc.Channel, service: str, token: str) -> str:
+    """`OK`, or the reason for which a call of a model is refused."""
+    return ended(lambda: predict(channel, service, token))
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """All that a caller sees of a refused call. `retry_after` in seconds, None where nothing is said of it."""
-
-    code: grpc.StatusCode
-    reason: str
-    message: str
-    details: bytes
-    trailers: tuple[str, ...]
-    retry_after: float | None
-
-    def of(self, name: str) -> "Refusal":
-        """As it would be for another name of the same length as `name`."""
-        mask = "?" * len(name)
-        details = self.details.replace(name.encode(), mask.encode())
-        return Refusal(
-            self.code, self.reason, self.message.replace(name, mask), details, self.trailers, self.retry_after
-        )
-
-
-def refusal_of(call: Callable[[], object]) -> Refusal:
-    """How a call is refused; it must be, and properly."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return as_refusal(caught.value)
-
-
-def as_refusal(error: BaseException) -> Refusal:
-    """What a caller sees of it."""
-    status = check_status(error)
-    assert isinstance(error, grpc.Call)
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    retry_after = None
-    for detail in status.details:
-        detail.Unpack(info)
-        if detail.Unpack(retry):
-            retry_after = retry.retry_delay.ToMilliseconds() / 1000
-    return Refusal(
-        code=error.code(),
-        reason=info.reason,
-        message=error.details() or "",
-        details=status.SerializeToString(deterministic=True),
-        trailers=tuple(sorted(key for key, _ in error.trailing_metadata() or ())),
-        retry_after=retry_after,
-    )
+def listed(channel: grpc.Channel, token: str) -> str:
+    """`OK`, or the reason for which an operator's call is refused."""
+    request = deployment_pb2.ListDeploymentsRequest(page_size=1)
+    return ended(lambda: admin_pb2_grpc.AdminStub(channel).ListDeployments(request, metadata=bearer(token)))
 
 
 # -- what only the server itself can do --------------------------------------------------------------------------------

@@ -9,22 +9,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from modelhost.v1 import predict_pb2
-from tests.access import (
-    AccessAdmin,
-    Account,
-    Refusal,
-    as_refusal,
-    issue,
-    login,
-    new_nonce,
-    predict,
-    predict_pb2_grpc,
-    refusal_of,
-    sign,
-    signed,
-)
+from modelhost.v1 import predict_pb2, predict_pb2_grpc
+from tests.access import AccessAdmin, Account, issue, login, new_nonce, predict, sign, signed
 from tests.checks import raw_channel
+from tests.refusals import Refusal, as_refusal, refusal_of
 from tests.running import RunningServer
 
 Request = predict_pb2.IssueTokenRequest

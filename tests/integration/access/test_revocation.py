@@ -1,28 +1,15 @@
 """What is taken back is taken back at once: the first call after the change was acknowledged is refused."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import grpc
 import pytest
 
-from modelhost.v1 import admin_pb2_grpc, deployment_pb2, log_pb2, operator_pb2
-from tests.access import (
-    AccessAdmin,
-    Account,
-    as_refusal,
-    bearer,
-    health,
-    health_watch,
-    in_database,
-    login,
-    predict,
-    refusal_of,
-)
-from tests.checks import raw_channel, refused
-from tests.obedient import do
+from modelhost.v1 import operator_pb2
+from tests.access import AccessAdmin, Account, health, in_database, listed, login, outcome
+from tests.checks import raw_channel
+from tests.refusals import refusal_of
 from tests.running import RunningServer
 
 SERVING, SERVICE_UNKNOWN = 1, 3
@@ -36,26 +23,6 @@ def account(admin: AccessAdmin, model: str, name: str) -> Account:
 @pytest.fixture
 def operator_id(name: str) -> str:
     return name
-
-
-def outcome(channel: grpc.Channel, service: str, token: str) -> str:
-    """`OK`, or the reason for which a call is refused."""
-    try:
-        predict(channel, service, token)
-    except grpc.RpcError as error:
-        return as_refusal(error).reason
-    return "OK"
-
-
-def listed(channel: grpc.Channel, token: str) -> str:
-    """`OK`, or the reason for which an operator's call is refused."""
-    try:
-        admin_pb2_grpc.AdminStub(channel).ListDeployments(
-            deployment_pb2.ListDeploymentsRequest(page_size=1), metadata=bearer(token)
-        )
-    except grpc.RpcError as error:
-        return as_refusal(error).reason
-    return "OK"
 
 
 def test_an_account_that_is_deleted_is_let_in_with_nothing(
@@ -229,129 +196,3 @@ def test_a_new_secret_key_of_the_server_ends_all_bearer_tokens_and_nothing_else(
         assert outcome(channel, "nothing", key) == "SERVICE_NOT_FOUND"
         assert outcome(channel, "nothing", login(channel, account)) == "SERVICE_NOT_FOUND"
         assert listed(channel, viewer) == "OK"
-
-
-# -- operators ---------------------------------------------------------------------------------------------------------
-
-Change = Callable[[AccessAdmin, str], object]
-LET_IN_NO_MORE: dict[str, Change] = {
-    "deleted": lambda admin, operator: admin.delete_operator(operator),
-    "disabled": lambda admin, operator: admin.change_operator(operator, disabled=True),
-    "given another token": lambda admin, operator: admin.rotate_operator(operator),
-}
-
-
-@pytest.mark.parametrize("change", LET_IN_NO_MORE)
-def test_an_operator_is_let_in_no_more_at_once(
-    channel: grpc.Channel, admin: AccessAdmin, operator_id: str, change: str
-) -> None:
-    token = admin.operator(operator_id, "admin")
-    assert listed(channel, token) == "OK"
-
-    LET_IN_NO_MORE[change](admin, operator_id)
-
-    assert listed(channel, token) == "UNAUTHENTICATED"
-
-
-def test_an_operator_who_gets_another_role_has_it_at_once(
-    server: RunningServer, channel: grpc.Channel, admin: AccessAdmin, model: str, operator_id: str
-) -> None:
-    token = admin.operator(operator_id, "admin")
-    with closing(server.connect(token)) as client:
-        asked = operator_pb2.ListOperatorsRequest()
-        assert client.admin.ListOperators(asked)
-
-        admin.change_operator(operator_id, role="viewer")
-
-        with refused("ROLE_REQUIRED"):
-            client.admin.ListOperators(asked)
-        assert outcome(channel, model, token) == "ROLE_REQUIRED"
-        assert listed(channel, token) == "OK"
-
-        admin.change_operator(operator_id, role="deployer")
-
-        assert outcome(channel, model, token) == "OK"
-        with refused("ROLE_REQUIRED"):
-            client.admin.ListOperators(asked)
-
-
-def test_an_operator_who_is_enabled_again_is_let_in_with_the_same_token(
-    channel: grpc.Channel, admin: AccessAdmin, operator_id: str
-) -> None:
-    token = admin.operator(operator_id, "viewer")
-    admin.change_operator(operator_id, disabled=True)
-    assert listed(channel, token) == "UNAUTHENTICATED"
-
-    admin.change_operator(operator_id, disabled=False)
-
-    assert listed(channel, token) == "OK"
-
-
-# -- while a stream is under way ---------------------------------------------------------------------------------------
-
-
-def watching(channel: grpc.Channel, model: str, token: str) -> Iterator[object]:
-    request = deployment_pb2.WatchDeploymentRequest(name=model)
-    stream: Iterator[object] = admin_pb2_grpc.AdminStub(channel).WatchDeployment(request, metadata=bearer(token))
-    return stream
-
-
-def tailing(channel: grpc.Channel, model: str, token: str) -> Iterator[object]:
-    request = log_pb2.TailLogRequest(deployment=model, kind=log_pb2.LOG_KIND_RUN)
-    stream: Iterator[object] = admin_pb2_grpc.AdminStub(channel).TailLog(request, metadata=bearer(token))
-    return stream
-
-
-@pytest.mark.parametrize("stream_of", [watching, tailing])
-@pytest.mark.parametrize("change", LET_IN_NO_MORE)
-def test_a_stream_ends_when_its_operator_is_let_in_no_more(
-    server: RunningServer,
-    channel: grpc.Channel,
-    admin: AccessAdmin,
-    model: str,
-    operator_id: str,
-    change: str,
-    stream_of: Callable[[grpc.Channel, str, str], Iterator[object]],
-) -> None:
-    server.predict(model, do("say", lines=1))
-    stream = stream_of(channel, model, admin.operator(operator_id, "viewer"))
-    next(stream)
-
-    LET_IN_NO_MORE[change](admin, operator_id)
-
-    refusal = refusal_of(lambda: list(stream))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
-
-
-def test_a_stream_goes_on_through_changes_that_take_nothing_away(
-    server: RunningServer, channel: grpc.Channel, admin: AccessAdmin, model: str, operator_id: str, account: Account
-) -> None:
-    with raw_channel(server.address) as other:
-        stream = watching(other, model, admin.operator(operator_id, "admin"))
-        next(stream)
-
-        admin.change_operator(operator_id, role="viewer")  # which is enough to watch
-        admin.rotate(account, overlap=0)
-        admin.delete(account)
-        server.scale(model, 2)
-        assert next(stream)
-        server.scale(model, 1)
-
-
-def test_a_watch_of_health_tells_that_a_grant_was_taken_back_and_given_again(
-    channel: grpc.Channel, admin: AccessAdmin, model: str, account: Account
-) -> None:
-    watch = health_watch(channel, model, login(channel, account))
-    assert next(watch).status == SERVING
-
-    admin.revoke(account, model)
-    assert next(watch).status == SERVICE_UNKNOWN
-    admin.grant(account, model)
-    assert next(watch).status == SERVING
-    admin.disable(account)
-    assert next(watch).status == SERVICE_UNKNOWN
-    admin.disable(account, disabled=False)
-    assert next(watch).status == SERVING
-    admin.delete(account)
-    assert next(watch).status == SERVICE_UNKNOWN
-    watch.cancel()

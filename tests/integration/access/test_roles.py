@@ -8,8 +8,9 @@ import pytest
 from modelhost.server.api.binding import required_role
 from modelhost.server.identities import Role
 from modelhost.v1 import admin_pb2, deployment_pb2, predict_pb2
-from tests.access import AccessAdmin, Refusal, describe, health, login, methods_of, predict, refusal_of
+from tests.access import AccessAdmin, describe, health, login, methods_of, predict
 from tests.checks import raw_call, raw_channel, refused
+from tests.refusals import Refusal, refusal_of
 from tests.running import RunningServer
 
 ADMIN = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])

@@ -20,9 +20,10 @@ from modelhost.server.errors import Busy, Unauthenticated
 from modelhost.server.identities import Credential, CredentialKind, ServiceAccount
 from modelhost.server.store.database import Database
 from modelhost.server.vault import Vault
-from tests.access import AccessAdmin, Account, as_refusal, issue, login, new_nonce, predict, refusal_of, sign, signed
+from tests.access import AccessAdmin, Account, issue, login, new_nonce, predict, sign, signed
 from tests.checks import raw_channel
 from tests.raw_http2 import status_of_call
+from tests.refusals import as_refusal, refusal_of
 from tests.running import RunningServer
 
 ISSUE_TOKEN = "/modelhost.v1.Predict/IssueToken"

@@ -24,11 +24,11 @@ from tests.access import (
     health_watch,
     login,
     predict,
-    refusal_of,
     signing_key,
 )
 from tests.checks import raw_channel
 from tests.raw_http2 import status_of_call
+from tests.refusals import refusal_of
 from tests.running import RunningServer
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED.value[0]

@@ -7,18 +7,9 @@ import grpc
 import pytest
 
 from modelhost.v1 import deployment_pb2, predict_pb2, predict_pb2_grpc
-from tests.access import (
-    AccessAdmin,
-    Account,
-    bearer,
-    describe,
-    health,
-    health_watch,
-    login,
-    predict,
-    refusal_of,
-)
-from tests.running import MESSAGE_LIMIT, Deployment, RunningServer
+from tests.access import AccessAdmin, Account, bearer, describe, health, health_watch, login, predict
+from tests.refusals import refusal_of
+from tests.running import MESSAGE_LIMIT, Deployment, RunningServer, eventually, reason_of
 
 SERVICE_UNKNOWN = 3
 
@@ -142,6 +133,7 @@ def test_a_service_that_is_deleted_takes_its_grants_along(
     assert refusal_of(lambda: predict(channel, name, token)).reason == "SERVICE_NOT_RUNNING"
 
     server.client.admin.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=name))
+    eventually(lambda: reason_of(lambda: server.get(name)) == "DEPLOYMENT_NOT_FOUND")
     server.create(name, model)
 
     assert server.get(name).state == Deployment.STATE_STOPPED

@@ -66,7 +66,7 @@ class Operators:
         return self._by_digest.get(digest_of(token))
 
     def put(self, operator: Operator) -> None:
-        """Let an operator in from now on, as it is now. Who was let in before is looked at anew: its role may be another."""
+        """Let an operator in from now on, as it is now; whoever has its token is looked at anew, with its role."""
         old = self._by_digest.get(operator.digest)
         self.remove(operator.uid)
         live = LiveOperator(operator.uid, operator.id, operator.role)

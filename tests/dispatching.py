@@ -14,11 +14,11 @@ from modelhost.server.control.changes import ACCESS, Changes
 ADMIN_TOKEN = "mha_token"
 
 
-def dispatcher_of(method: Any, observers: Mapping[str, Observer]) -> Dispatcher:
+def dispatcher_of(method: Any, observers: Mapping[str, Observer], operators: Operators | None = None) -> Dispatcher:
     changes = Changes()
     return Dispatcher(
         [method],
-        Gate(Operators(ADMIN_TOKEN), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
+        Gate(operators or Operators(ADMIN_TOKEN), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
         asyncio.Event(),
         observers,
         lets_anonymous_in=lambda: False,

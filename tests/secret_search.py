@@ -24,8 +24,8 @@ FORMS = {
     "an API key": re.compile(rb"mhk_" + RANDOM),
     "a bearer token": re.compile(rb"eyJhbGciOiJIUzI1NiIs[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\." + RANDOM),
 }
-# Where a server keeps its own; `.x` is what is to become `x`. Files that tests write for the command: `*.token`.
-MEANT = ("admin.token", "secret.key", "secret.key.next", "*.token")
+# Where a server keeps its own; `.x` is what is to become `x`. Files that tests write for the command: the others.
+MEANT = ("admin.token", "secret.key", "secret.key.next", "*.token", "*.secret", "*.key")
 PASSED_OVER = ("site-packages", "dist-packages")  # of environments: packages as they come from an index
 MOST_BYTES = 256 * 1024 * 1024  # of one file
 WORKER_OUTPUT = "secrets found"

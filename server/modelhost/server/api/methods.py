@@ -170,13 +170,14 @@ class Dispatcher:
                     if following is None:
                         following = asyncio.ensure_future(anext(responses))
                     awaited: list[asyncio.Future[Any]] = [following, stopping, access]
-                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                    left = None if method.access is Access.ANYONE else call.caller.seconds_left(time.time())
+                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED, timeout=left)
                     if access.done():
                         changed.clear()
                         access = asyncio.ensure_future(changed.wait())
-                        self._check(method, call)
-                        if not following.done() and not stopping.done():
-                            continue
+                    self._check(method, call)
+                    if not following.done() and not stopping.done():
+                        continue
                     if not following.done():
                         await asyncio.wait([following], timeout=LAST_WORDS_SECONDS)
                     if not following.done():
@@ -185,7 +186,6 @@ class Dispatcher:
                         response, following = following.result(), None
                     except StopAsyncIteration:
                         return
-                    self._check(method, call)  # no change tells of a token whose time is over
                     yield response
             finally:
                 stopping.cancel()

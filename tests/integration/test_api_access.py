@@ -31,9 +31,10 @@ def methods(*services: ServiceDescriptor) -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{rpc.name}": rpc for service in services for rpc in service.methods}
 
 
-CLOSED = methods(ADMIN, PREDICT)
+ISSUE_TOKEN = "/modelhost.v1.Predict/IssueToken"  # for those who have no token yet
+CLOSED = {path: rpc for path, rpc in methods(ADMIN, PREDICT).items() if path != ISSUE_TOKEN}
 ALL = {
-    **CLOSED,
+    **methods(ADMIN, PREDICT),
     **methods(HEALTH),
     **{f"/{name}/{rpc.name}": rpc for name in REFLECTIONS for rpc in REFLECTION.methods},
 }

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.runtimes import r_fixtures
-from tests.runtimes.r_fixtures import ECHO
 
 start, model, serve = r_fixtures.start, r_fixtures.model, r_fixtures.serve
 

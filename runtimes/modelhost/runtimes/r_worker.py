@@ -318,7 +318,8 @@ class Model:
         left = iter(results)
         parts = [part if isinstance(part, Failed) else next(left) for part in parts]
         failed = [index for index, part in enumerate(parts) if isinstance(part, Failed)]
-        texts = [part.as_json() if isinstance(part, Failed) else self._r.values.to_json(part).encode() for part in parts]
+        encode = self._r.values.to_json
+        texts = [part.as_json() if isinstance(part, Failed) else encode(part).encode() for part in parts]
         return {"run_ns": took, "sizes": [len(text) for text in texts], "failed": failed}, b"".join(texts)
 
     def _parse(self, body: bytes) -> Any:

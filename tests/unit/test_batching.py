@@ -1,5 +1,13 @@
 """When calls are kept back so that more go together: the rule by itself, by a clock of the test's own."""
 
+import heapq
+import itertools
+import random
+import statistics
+from collections.abc import Callable
+
+import pytest
+
 from modelhost.server.serving.batching import Patience
 
 RUN = 0.1  # seconds; a quarter of it may be waited
@@ -113,3 +121,77 @@ def test_how_long_a_run_takes_is_learned() -> None:
         rule.ran(4, 2 * RUN, waiting=0, now=float(number))
 
     assert abs(rule.until(1, 99.0) - (99.0 + RUN / 2)) < 0.001
+
+
+# ---- what comes of it
+
+
+class Simulation:
+    """A worker whose runs take a second, whatever is in them, and its callers; by the rule, or without it."""
+
+    def __init__(self, *, longest: float) -> None:
+        self._rule = Patience(32, longest)
+        self._random = random.Random(7)
+        self._events: list[tuple[float, int, str, list[float]]] = []
+        self._numbers = itertools.count()
+        self.now = 0.0
+        self.took: list[float] = []
+
+    def closed(self, callers: int, pause: float) -> float:
+        """Calls a second of callers who come back after about so many seconds."""
+        for _ in range(callers):
+            self._add(self._random.random(), "call")
+        self._run(lambda: self._random.uniform(pause / 2, pause * 3 / 2))
+        return len(self.took) / self.now
+
+    def open(self, rate: float) -> float:
+        """The mean seconds of a call where so many come in a second, whatever becomes of the others."""
+        at = 0.0
+        for _ in range(20_000):
+            at += self._random.expovariate(rate)
+            self._add(at, "call")
+        self._run(None)
+        return statistics.mean(self.took)
+
+    def _add(self, at: float, what: str, arrived: list[float] | None = None) -> None:
+        heapq.heappush(self._events, (at, next(self._numbers), what, arrived or []))
+
+    def _run(self, pause: Callable[[], float] | None) -> None:
+        waiting: list[float] = []
+        busy = False
+        while self._events and len(self.took) < 10_000:
+            self.now, _, what, arrived = heapq.heappop(self._events)
+            if what == "call":
+                waiting.append(self.now)
+            elif what == "ended":
+                busy = False
+                self.took += [self.now - each for each in arrived]
+                for _ in arrived if pause else ():
+                    self._add(self.now + pause(), "call")
+                self._rule.ran(len(arrived), 1.0, len(waiting), self.now)
+            if busy or not waiting:
+                continue
+            if until := self._rule.until(len(waiting), self.now):
+                self._add(until, "look")
+                continue
+            self._rule.went(len(waiting))
+            busy, together, waiting = True, waiting[:32], waiting[32:]
+            self._add(self.now + 1.0, "ended", together)
+
+
+@pytest.mark.parametrize(
+    ("callers", "pause", "gain"), [(1, 0.02, 1.0), (2, 0.02, 1.9), (8, 0.04, 1.8), (32, 0.1, 1.6), (32, 0.6, 1.0)]
+)
+def test_callers_who_come_back_soon_are_served_nearly_twice_as_often_and_others_no_less(
+    callers: int, pause: float, gain: float
+) -> None:
+    kept_back, taken_as_they_are = (Simulation(longest=longest).closed(callers, pause) for longest in (1.0, 0.0))
+
+    assert kept_back / taken_as_they_are > gain - 0.01
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0, 2.0, 4.0, 16.0])
+def test_callers_who_know_nothing_of_each_other_lose_next_to_nothing(rate: float) -> None:
+    kept_back, taken_as_they_are = (Simulation(longest=longest).open(rate) for longest in (1.0, 0.0))
+
+    assert kept_back / taken_as_they_are < 1.03

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help host venv demo demo-gitlab run test chaos bench-host bench-recovery bench-auth check fix docs proto proto-check proto-lint clean
+.PHONY: help host venv demo demo-gitlab run test chaos bench-host bench-recovery bench-auth bench-batching check fix docs proto proto-check proto-lint clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-host: host ## Install what benchmarks need besides (Debian or Ubuntu, as r
 
 bench-auth: venv bench-host ## What tokens, grants, limits and usage cost a call
 	@$(BIN)/python -m benchmarks.auth
+
+bench-batching: venv bench-host ## What batches give
+	@$(BIN)/python -m benchmarks.batching
 
 check: venv proto-check ## Lint, formats, types, stubs, reference pages
 	$(BIN)/ruff check .

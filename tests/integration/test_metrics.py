@@ -176,6 +176,26 @@ def test_a_caller_that_gives_up_counts_as_cancelled_and_one_whose_deadline_passe
     assert counted.calls(model) == {("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"): 1, ("CANCELLED", ""): 1}
 
 
+def test_calls_that_go_together_count_as_a_batch(
+    server: RunningServer, repo: Repo, source: str, name: str, gate: Gate, threads: ThreadPoolExecutor
+) -> None:
+    repo.commit({"main.py": OBEDIENT["main.py"] + b"\n\ndef predict_batch(batch):\n    return [0] * len(batch)\n"})
+    server.deploy(name, source, batching={"max_size": 8})
+    labels = labels_of(server, name)
+    first = threads.submit(server.predict, name, do("wait", path=gate.path))
+    eventually(lambda: server.get(name).observed.running_calls == 1)
+    waiting = [threads.submit(server.predict, name, do("nothing")) for _ in range(5)]
+    eventually(lambda: server.get(name).observed.queued_calls == 5)
+
+    gate.open()
+
+    assert [each.result() for each in waiting] == [0] * 5
+    first.result()
+    seen = scrape(server.metrics_address)
+    assert seen.value("modelhost_batch_size_count", **labels) == 2
+    assert seen.value("modelhost_batch_size_sum", **labels) == 6
+
+
 def test_nothing_but_predictions_counts_as_one(server: RunningServer, model: str, counted: Counting) -> None:
     server.client.admin.DebugDeployment(
         deployment_pb2.DebugDeploymentRequest(name=model, parameters_json=json.dumps(do("nothing")))

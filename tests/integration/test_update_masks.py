@@ -19,6 +19,7 @@ BEFORE = {
         "env": {"A": "1", "B": "2"},
         "unbox": True,
         "limits": {"call_timeout": "30s", "queue_size": 7},
+        "batching": {"max_size": 4, "max_delay": "0.020s"},
         "test_call": {"parameters_json": "1", "expected_json": "1"},
     },
 }
@@ -85,6 +86,11 @@ def changed(**parts: dict[str, Any]) -> dict[str, Any]:
             changed(settings={"limits": {"queue_size": 9}}),
         ),
         ({}, ["settings.limits.call_timeout"], changed(settings={"limits": {"queue_size": 7}})),
+        (
+            {"settings": {"batching": {"max_size": 8}}}, [],
+            changed(settings={"batching": {"max_size": 8, "max_delay": "0.020s"}}),
+        ),
+        ({}, ["settings.batching.max_size"], changed(settings={"batching": {"max_delay": "0.020s"}})),
         ({}, ["settings.test_call"], changed(settings={"test_call": None})),
         (
             {"settings": {"test_call": {"parameters_json": "2"}}}, [],

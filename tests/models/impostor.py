@@ -1,7 +1,8 @@
 """Not a model but a worker, and not a good one: greets wrongly, as its argument says.
 
 "token", "odd-token", "protocol" are wrong in its HELLO; "nothing" sends none, "half" a part of one, and ends; "hangs-up"
-greets and closes the link; "result" answers LOAD with a result, "warnings" with a field that is malformed.
+greets and closes the link; "result" answers LOAD with a result, "warnings" with a field that is malformed; "sizes" says
+that it has a batch function, and answers with sizes that are none.
 """
 import json
 import os
@@ -43,4 +44,12 @@ elif kind in ("result", "warnings"):
     receive()  # WELCOME
     receive()  # LOAD
     send({"type": "result", "id": 1} if kind == "result" else {"type": "loaded", "warnings": None, "id": 1})
+elif kind == "sizes":
+    send(hello)
+    receive()  # WELCOME
+    receive()  # LOAD
+    send({"type": "loaded", "batch": True, "id": 1})
+    for number in range(2, 100):
+        receive()
+        send({"type": "result", "id": number, "sizes": [1, 2], "failed": [[]]})
 time.sleep(600)

@@ -17,10 +17,15 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
 _PREFIX = struct.Struct("<IQ")
+
+
+class Failure(dict[str, Any]):
+    """How a call of a batch failed: `reason`, `exception`, `message`, `traceback`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,15 @@ class Frame:
     def value(self) -> Any:
         assert self.type == "result", self.header
         return json.loads(self.body)
+
+    @property
+    def parts(self) -> list[Any]:
+        """Of a batch: the results of its calls, decoded; for one that failed, its failure as `Failure`."""
+        assert self.type == "result", self.header
+        assert sum(self["sizes"]) == len(self.body)
+        ends = list(accumulate(self["sizes"]))
+        parts = [json.loads(self.body[end - size : end]) for size, end in zip(self["sizes"], ends, strict=True)]
+        return [Failure(part) if number in self["failed"] else part for number, part in enumerate(parts)]
 
 
 class LinkEnded(Exception):
@@ -119,11 +133,17 @@ class WorkerProcess:
         self.loaded = self._ask({"type": "load", **defaults, "text": "unicode", "unbox": False, **fields})
         return self.loaded
 
-    def call(self, parameters: Any, *, batch: bool = False) -> Frame:
-        return self.call_raw(json.dumps(parameters).encode(), batch=batch)
+    def call(self, parameters: Any) -> Frame:
+        return self.call_raw(json.dumps(parameters).encode())
 
-    def call_raw(self, body: bytes, *, batch: bool = False) -> Frame:
-        return self._ask({"type": "call", "batch": batch}, body)
+    def call_raw(self, body: bytes) -> Frame:
+        return self._ask({"type": "call"}, body)
+
+    def call_batch(self, parameters: Sequence[Any]) -> Frame:
+        return self.call_batch_raw([json.dumps(each).encode() for each in parameters])
+
+    def call_batch_raw(self, bodies: Sequence[bytes]) -> Frame:
+        return self._ask({"type": "call", "sizes": [len(body) for body in bodies]}, b"".join(bodies))
 
     def ping(self) -> Frame:
         self.send({"type": "ping"})

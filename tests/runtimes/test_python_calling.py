@@ -63,37 +63,6 @@ def test_the_time_inside_the_function_is_told(serve):
     assert worker.call(0.05)["run_ns"] >= 50_000_000
 
 
-# ---- batches
-
-
-def test_a_batch_goes_to_the_batch_function(serve):
-    worker = serve(ECHO + "def predict_batch(batch):\n    return [sum(batch)] * len(batch)\n")
-    assert worker.loaded["batch"] is True
-    assert worker.call([1, 2], batch=True).value == [3, 3]
-    assert worker.call([1, 2]).value == [1, 2]
-
-
-def test_a_batch_goes_one_by_one_to_a_model_without_a_batch_function(serve):
-    worker = serve("def setup():\n    return 10\ndef predict(parameters, ten):\n    return parameters * ten\n")
-    assert worker.call([1, 2], batch=True).value == [10, 20]
-
-
-def test_a_batch_function_gets_what_setup_returned(serve):
-    source = "def setup():\n    return 1\ndef predict_batch(batch, one):\n    return [one] * len(batch)\n"
-    assert serve(ECHO + source).call(["a", "b"], batch=True).value == [1, 1]
-
-
-@pytest.mark.parametrize("result", ["[1]", "[1, 2, 3]"])
-def test_a_batch_function_answers_for_each(serve, result):
-    answer = serve(ECHO + f"def predict_batch(batch):\n    return {result}\n").call([1, 2], batch=True)
-    assert answer["reason"] == "model_raised"
-    assert answer["message"] == "the batch function has to return a list with a result for each of 2"
-
-
-def test_a_batch_is_an_array(serve):
-    assert serve(ECHO).call({"a": 1}, batch=True)["reason"] == "parameters_invalid"
-
-
 # ---- what the model raises
 
 

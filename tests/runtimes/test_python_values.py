@@ -336,5 +336,5 @@ def test_numpy_is_not_imported_for_the_sake_of_looking(plain):
 def test_a_batch_may_come_back_as_an_array(scientific, version, tmp_path):
     source = "import numpy as np\ndef predict(x): pass\ndef predict_batch(batch):\n    return np.array(batch) * 0.5\n"
     with evaluating(scientific_interpreter(version), tmp_path, source) as worker:
-        assert worker.call([1, 2], batch=True).value == [0.5, 1.0]
-        assert worker.call([1, 2, 3], batch=True).value == [0.5, 1.0, 1.5]
+        assert worker.call_batch([1, 2]).parts == [0.5, 1.0]
+        assert worker.call_batch([1, 2, 3]).parts == [0.5, 1.0, 1.5]

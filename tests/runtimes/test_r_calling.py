@@ -3,7 +3,6 @@
 import pytest
 
 from tests.runtimes import r_fixtures
-from tests.runtimes.r_fixtures import ECHO
 
 start, model, serve = r_fixtures.start, r_fixtures.model, r_fixtures.serve
 
@@ -127,50 +126,3 @@ def test_a_failed_call_does_not_keep_what_it_was_given(serve):
     for _ in range(3):
         assert worker.call(1)["message"] == "failed"
     assert worker.call(None).value == [3]
-
-
-# ---- batches
-
-
-def test_a_batch_goes_to_the_batch_function_as_a_list(serve):
-    worker = serve(
-        """
-        setup <- function() 10
-        score <- function(parameters, k) stop("not called")
-        score_batch <- function(batch, k) lapply(batch, function(p) list(n = k * p$x))
-        """
-    )
-    assert worker.call([{"x": 1}, {"x": 2}], batch=True).value == [{"n": [10]}, {"n": [20]}]
-    assert worker.call([], batch=True).value == []
-
-
-@pytest.mark.parametrize(
-    ("returned", "results"),
-    [
-        ("list(1, NULL)", [[1], None]),
-        ("c(a = 1.5, b = 2.5)", [[1.5], [2.5]]),
-        ("factor(c('x', 'y'))", [["x"], ["y"]]),
-        ("matrix(1:4, 2)", [[1, 3], [2, 4]]),
-        ("data.frame(x = 1:2)", [[{"x": 1}], [{"x": 2}]]),
-    ],
-)
-def test_a_batch_function_returns_a_list_or_what_has_a_row_for_each(serve, returned, results):
-    worker = serve(f"{ECHO}score_batch <- function(batch) {returned}")
-    assert worker.call([1, 2], batch=True).value == results
-
-
-@pytest.mark.parametrize("returned", ["NULL", "list(1)", "1:3", "data.frame(x = 1, y = 2)"])
-def test_a_batch_function_answers_for_each(serve, returned):
-    answer = serve(f"{ECHO}score_batch <- function(batch) {returned}").call([1, 2], batch=True)
-    assert (answer["reason"], answer["exception"]) == ("model_raised", "")
-    assert "a list of 2 results" in answer["message"]
-
-
-def test_a_batch_goes_one_by_one_to_a_model_without_a_batch_function(serve):
-    worker = serve("score <- function(parameters) if (parameters > 0) parameters else stop('no')")
-    assert worker.call([1, 2], batch=True).value == [[1], [2]]
-    assert worker.call([1, 0], batch=True)["message"] == "no"
-
-
-def test_a_batch_is_an_array(serve):
-    assert serve(ECHO).call({"a": 1}, batch=True)["reason"] == "parameters_invalid"

@@ -40,6 +40,7 @@ def fill(metrics: Metrics, router: Router) -> None:
         metrics.call_ended(router.find(name), "OK", "", 0.003)
         metrics.call_ended(router.find(name), "RESOURCE_EXHAUSTED", "QUEUE_FULL", 0.0001)
         metrics.worker_lost(router.find(name).deployment_id, "signal")
+        metrics.batch_sent(router.find(name).deployment_id, 5)
     metrics.call_ended(None, "NOT_FOUND", "SERVICE_NOT_FOUND", 0.0001)
     for step in STEPS:
         metrics.step_ended(step, "ok", 2.0)
@@ -57,7 +58,7 @@ def test_names_and_units_are_as_prometheus_wants_them(metrics: Metrics, router: 
             if family.type == "counter":
                 assert sample.name.endswith("_total")
             if family.type == "histogram":
-                assert family.name.endswith("_seconds")
+                assert family.name.endswith(("_seconds", "_size"))
 
 
 def test_a_call_counts_by_service_code_and_reason(metrics: Metrics, router: Router) -> None:
@@ -91,7 +92,10 @@ def test_more_calls_make_no_more_series(metrics: Metrics, router: Router) -> Non
 
 def test_all_of_a_deployment_goes_with_it_and_nothing_of_another(metrics: Metrics, router: Router) -> None:
     fill(metrics, router)
-    of_both = {"modelhost_calls_total", "modelhost_call_duration_seconds_sum", "modelhost_worker_restarts_total"}
+    of_both = {
+        *("modelhost_calls_total", "modelhost_call_duration_seconds_sum", "modelhost_worker_restarts_total"),
+        "modelhost_batch_size_count",
+    }
     assert read(metrics).with_label("deployment", "model-1") >= of_both
     other = [sample for sample in read(metrics).samples if sample.labels.get("deployment") == "model-2"]
 
@@ -117,6 +121,7 @@ def test_a_worker_that_outlives_its_deployment_makes_no_series(metrics: Metrics,
     router.remove("svc-1")
 
     metrics.worker_lost("model-1", "exit")
+    metrics.batch_sent("model-1", 2)
 
     assert read(metrics).with_label("deployment", "model-1") == set()
 
@@ -127,6 +132,17 @@ def test_restarts_are_told_apart_by_cause(metrics: Metrics) -> None:
 
     found = read(metrics).by("cause", "modelhost_worker_restarts_total", service="svc-1", deployment="model-1")
     assert found == {"memory": 2, "recycled": 1}
+
+
+def test_batches_are_counted_by_how_many_calls_are_in_them(metrics: Metrics) -> None:
+    for size in (1, 1, 7, 32):
+        metrics.batch_sent("model-1", size)
+
+    seen, model = read(metrics), {"service": "svc-1", "deployment": "model-1"}
+    assert seen.value("modelhost_batch_size_count", **model) == 4
+    assert seen.value("modelhost_batch_size_sum", **model) == 41
+    assert seen.value("modelhost_batch_size_bucket", **model, le="1.0") == 2
+    assert seen.value("modelhost_batch_size_bucket", **model, le="8.0") == 3
 
 
 def test_deployments_are_counted_in_every_state_also_where_there_is_none(metrics: Metrics, router: Router) -> None:

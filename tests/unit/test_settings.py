@@ -40,6 +40,10 @@ memory = "1.5GiB"
 recycle_after_calls = 5000
 recycle_memory = "512MiB"
 
+[batching]
+max_size = 16
+max_delay = 0.02
+
 [test]
 parameters = {x = [1, 2.5, "three", true]}
 expected = 6
@@ -84,6 +88,8 @@ def test_without_anything_said_a_python_model_is_main_py_with_predict(tmp_path: 
         memory=0,
         recycle_calls=0,
         recycle_memory=0,
+        max_batch_size=1,
+        max_batch_delay=0.005,
         test_call=None,
     )
 
@@ -112,6 +118,8 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         memory=3 * 2**29,
         recycle_calls=5000,
         recycle_memory=2**29,
+        max_batch_size=16,
+        max_batch_delay=0.02,
         test_call=TestCall('{"x":[1,2.5,"three",true]}', "6"),
     )
 
@@ -133,6 +141,8 @@ REQUESTED = ModelSettings(
     memory=2**31,
     recycle_calls=7,
     recycle_memory=2**28,
+    max_batch_size=2,
+    max_batch_delay=0.0,
     test_call=TestCall("[]", "[]"),
     secret_env={"PASSWORD": "v1:sealed"},
 )
@@ -234,6 +244,13 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("[limits]\nmemory = '1GiB'\nrecycle_memory = '1GiB'", ["limits.recycle_memory", "never gets to"]),
         ("[limits]\nrecycle_after_calls = -1", ["limits.recycle_after_calls", "0 or more, not -1"]),
         ("[limits]\nqueue_size = 10001", ["limits.queue_size", "not 10001"]),
+        ("[batching]\nmax_size = 0", ["batching.max_size", "1 to 1024, not 0"]),
+        ("[batching]\nmax_size = 1025", ["batching.max_size", "1 to 1024, not 1025"]),
+        ("[batching]\nmax_delay = -0.1", ["batching.max_delay", "0 to 1 s, not -0.1"]),
+        ("[batching]\nmax_delay = 1.5", ["batching.max_delay", "not 1.5"]),
+        ("[batching]\nmax_delay = nan", ["batching.max_delay", "not nan"]),
+        ("[batching]\nmax_delay = '5ms'", ["float", "str", "batching.max_delay"]),
+        ("[batching]\nsize = 4", ["unknown field", "size", "batching"]),
         ('main_file = "../main.py"', ["main_file"]),
         ('main_file = "/etc/passwd"', ["main_file"]),
         ('working_dir = "a/../../b"', ["working_dir"]),
@@ -274,6 +291,8 @@ def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
         (ModelSettings(memory=-1), "s.limits.memory_bytes"),
         (ModelSettings(recycle_memory=-1), "s.limits.recycle_memory_bytes"),
         (ModelSettings(recycle_calls=-1), "s.limits.recycle_after_calls"),
+        (ModelSettings(max_batch_size=-1), "s.batching.max_size"),
+        (ModelSettings(max_batch_delay=2), "s.batching.max_delay"),
         (ModelSettings(test_call=TestCall("{")), "s.test_call.parameters_json"),
         (ModelSettings(test_call=TestCall("1", "{")), "s.test_call.expected_json"),
         (ModelSettings(env={"MODELHOST_X": ""}), "s.env"),

@@ -80,7 +80,7 @@ def revision_rows(revision: "api.Revision") -> list[tuple[str, Cell]]:
     if not revision.number:
         return []
     settings = revision.settings if revision.HasField("settings") else revision.requested_settings
-    limits = settings.limits
+    limits, batching = settings.limits, settings.batching
     return [
         ("revision", f"{revision.number}, {revision_state(revision)}"),
         ("runtime", short(settings.runtime)),
@@ -95,6 +95,7 @@ def revision_rows(revision: "api.Revision") -> list[tuple[str, Cell]]:
         ("memory", size(limits.memory_bytes) if limits.memory_bytes else ""),
         ("exchanged after calls", str(limits.recycle_after_calls or "")),
         ("exchanged at", size(limits.recycle_memory_bytes) if limits.recycle_memory_bytes else ""),
+        ("batches", f"of up to {batching.max_size} calls" if batching.max_size > 1 else ""),
         ("environment", revision.environment_digest),
     ]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SOURCE = "Where its files come from"
 _SETTINGS = "How it is run (else as modelhost.toml among its files says)"
 _LIMITS = ("call_timeout", "load_timeout", "queue_size", "memory", "recycle_after_calls", "recycle_memory")
+_BATCHING = ("max_batch_size", "max_batch_delay")
 
 
 class Text(Enum):
@@ -128,6 +129,15 @@ class SettingsFlags:
         str | None, _setting("--memory", "SIZE", "How much memory a worker may use: 512MiB, 2GiB; no limit by default.")
     ] = None
 
+    max_batch_size: Annotated[
+        int | None,
+        _setting("--max-batch-size", "N", "How many calls go to its batch function together; 1, none, by default."),
+    ] = None
+    max_batch_delay: Annotated[
+        str | None,
+        _setting("--max-batch-delay", "TIME", "How long a call may be kept back for others; 5ms by default."),
+    ] = None
+
     def given(self) -> "tuple[api.ModelSettings, list[str]]":
         """Return the message, and the paths of the fields that were given."""
         settings = api.ModelSettings()
@@ -159,11 +169,17 @@ class SettingsFlags:
         if self.recycle_memory is not None:
             settings.limits.recycle_memory_bytes = byte_count(self.recycle_memory, "--recycle-memory")
             paths.append("limits.recycle_memory_bytes")
+        if self.max_batch_size is not None:
+            settings.batching.max_size = self.max_batch_size
+            paths.append("batching.max_size")
+        if self.max_batch_delay is not None:
+            settings.batching.max_delay.FromTimedelta(duration(self.max_batch_delay, "--max-batch-delay"))
+            paths.append("batching.max_delay")
         return settings, paths
 
     def _set_plain(self, settings: "api.ModelSettings") -> Iterator[str]:
         names = {"requirement": "requirements", "import_path": "import_paths"}
-        others = {"env", "secret_env", "text", *_LIMITS}
+        others = {"env", "secret_env", "text", *_LIMITS, *_BATCHING}
         for field in fields(self):
             value = getattr(self, field.name)
             name = names.get(field.name, field.name)

@@ -299,6 +299,7 @@ class ModelSettings(google.protobuf.message.Message):
     UNBOX_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     TEST_CALL_FIELD_NUMBER: builtins.int
+    BATCHING_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     """Optional. `runtimes/{id}`: `runtimes/python2.7`, `runtimes/r3.6`. No default."""
     main_file: builtins.str
@@ -348,6 +349,10 @@ class ModelSettings(google.protobuf.message.Message):
     def test_call(self) -> Global___TestCall:
         """Optional. A call that must succeed before a revision is routed."""
 
+    @property
+    def batching(self) -> Global___Batching:
+        """Optional. Which calls go together to the model's batch function, `<function>_batch`."""
+
     def __init__(
         self,
         *,
@@ -365,12 +370,40 @@ class ModelSettings(google.protobuf.message.Message):
         unbox: builtins.bool | None = ...,
         limits: Global___Limits | None = ...,
         test_call: Global___TestCall | None = ...,
+        batching: Global___Batching | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_unbox", b"_unbox", "limits", b"limits", "test_call", b"test_call", "unbox", b"unbox"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_unbox", b"_unbox", "env", b"env", "function", b"function", "import_paths", b"import_paths", "limits", b"limits", "main_file", b"main_file", "requirements", b"requirements", "requirements_file", b"requirements_file", "runtime", b"runtime", "secret_env", b"secret_env", "secret_env_names", b"secret_env_names", "test_call", b"test_call", "text", b"text", "unbox", b"unbox", "working_dir", b"working_dir"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_unbox", b"_unbox", "batching", b"batching", "limits", b"limits", "test_call", b"test_call", "unbox", b"unbox"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_unbox", b"_unbox", "batching", b"batching", "env", b"env", "function", b"function", "import_paths", b"import_paths", "limits", b"limits", "main_file", b"main_file", "requirements", b"requirements", "requirements_file", b"requirements_file", "runtime", b"runtime", "secret_env", b"secret_env", "secret_env_names", b"secret_env_names", "test_call", b"test_call", "text", b"text", "unbox", b"unbox", "working_dir", b"working_dir"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_unbox", b"_unbox"]) -> typing.Literal["unbox"] | None: ...
 
 Global___ModelSettings: typing_extensions.TypeAlias = ModelSettings
+
+@typing.final
+class Batching(google.protobuf.message.Message):
+    """Batches of calls, for a model that has a function for them. What is not set has the server's default."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_SIZE_FIELD_NUMBER: builtins.int
+    MAX_DELAY_FIELD_NUMBER: builtins.int
+    max_size: builtins.int
+    """Optional. How many calls go together at most; 1, that is no batches, by default, and at most 1,024."""
+    @property
+    def max_delay(self) -> google.protobuf.duration_pb2.Duration:
+        """Optional. How long a call may be kept back for others that will be there in a moment; 5 ms by default, at most 1 s.
+        A call that finds an idle worker in a quiet hour is never kept back.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_size: builtins.int = ...,
+        max_delay: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_delay", b"max_delay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]) -> None: ...
+
+Global___Batching: typing_extensions.TypeAlias = Batching
 
 @typing.final
 class Limits(google.protobuf.message.Message):

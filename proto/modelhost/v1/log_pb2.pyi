@@ -96,7 +96,9 @@ class LogEntry(google.protobuf.message.Message):
     worker: builtins.str
     """Output only. Run log: the worker that wrote it."""
     request_id: builtins.str
-    """Output only. Run log: id of the call that was running when the line was written; empty between calls."""
+    """Output only. Run log: id of the call that was running when the line was written; empty between calls. In a batch of
+    calls their ids, with blanks between them, as far as they fit into 1,000 characters.
+    """
     seconds: builtins.float
     """Output only. Seconds that a step took, on the line that ends it."""
     @property
@@ -141,7 +143,7 @@ class ReadLogRequest(google.protobuf.message.Message):
     lines of this revision.
     """
     request_id: builtins.str
-    """Optional. Run log: only lines of this call."""
+    """Optional. Run log: only lines of this call, those of batches that it was in included."""
     page_size: builtins.int
     """Optional. At most this many lines; 1,000 if 0, never more than 10,000."""
     page_token: builtins.str
@@ -206,7 +208,7 @@ class TailLogRequest(google.protobuf.message.Message):
     last_lines: builtins.int
     """Optional. Begin with at most this many of the lines that are there: all if absent, none if 0."""
     request_id: builtins.str
-    """Optional. Run log: only lines of this call."""
+    """Optional. Run log: only lines of this call, those of batches that it was in included."""
     def __init__(
         self,
         *,

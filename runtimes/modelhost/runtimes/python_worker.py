@@ -93,7 +93,7 @@ class Link(object):
 class Model(object):
     """A model's function and its hooks."""
 
-    loaded = False
+    loaded = batches = False
     started = ended = 0  # when the function last was, by the clock
     stage = "main_file_not_found"  # what a failure now would be called, in the protocol's words
     _defines = ()
@@ -118,27 +118,60 @@ class Model(object):
         state = (setup(),) if setup else ()
         # What to call for one set of parameters, and for a batch of them; each with its further arguments.
         self._one = function, state if len(_required(function)) > 1 else ()
-        self._many = (batch, state if len(_required(batch)) > 1 else ()) if batch else (self._each, ())
-        self.loaded = True
+        self._many = batch, state if batch and len(_required(batch)) > 1 else ()
+        self.loaded, self.batches = True, bool(batch)
         return {"type": "loaded", "setup": bool(state), "batch": bool(batch), "warnings": self._warnings}, b""
 
-    def call(self, body, batch):
+    def call(self, body):
         """Decodes parameters, runs the model's function on them, encodes the result."""
         self.stage = "parameters_invalid"
-        parameters = self._parameters(body, batch)
+        result, took = self._run(self._one, self._parameters(body))
+        self.stage = "result_not_serialisable"
+        return {"type": "result", "run_ns": took}, to_json(result)
+
+    def call_batch(self, body, sizes):
+        """Runs the batch hook on the parameters of several calls; each has its own result, or its own failure."""
+        self.stage, end, parts = "parameters_invalid", 0, []
+        for size in sizes:
+            parts.append(self._or_failure(self._parameters, body[end : end + size]))
+            end += size
+        taken = [parameters for parameters, failure in parts if failure is None]
+        results, took = self._run(self._many, taken) if taken else ((), 0)
+        results = results if isinstance(results, (list, tuple)) else nearer(results)
+        if not isinstance(results, (list, tuple)) or len(results) != len(taken):
+            raise Refusal("the batch function has to return a list with a result for each of %d" % len(taken))
+        left = iter(results)
+        parts = [self._encoded(next(left)) if failure is None else (None, failure) for _, failure in parts]
+        failed = [index for index, (_, failure) in enumerate(parts) if failure is not None]
+        texts = [text if failure is None else json.dumps(failure).encode("ascii") for text, failure in parts]
+        header = {"type": "result", "run_ns": took, "sizes": [len(text) for text in texts], "failed": failed}
+        return header, b"".join(texts)
+
+    def _run(self, entry, parameters):
+        """What the model's function or hook returns, and the nanoseconds that it took."""
         self.stage = "model_raised"
-        function, further = self._many if batch else self._one
+        function, further = entry
         self.started, started = time.time(), _clock()
         try:
             result = function(parameters, *further)
         finally:
             took, self.ended = _clock() - started, time.time()
-        if batch:
-            result = result if isinstance(result, (list, tuple)) else nearer(result)
-            if not isinstance(result, (list, tuple)) or len(result) != len(parameters):
-                raise Refusal("the batch function has to return a list with a result for each of %d" % len(parameters))
+        return result, max(int(took * 1e9), 0)
+
+    def _encoded(self, result):
+        """One result of a batch as JSON, and its failure or None: an exception among the results is its call's."""
+        if isinstance(result, BaseException):
+            self.stage = "model_raised"
+            return None, self._failed(type(result), result, getattr(result, "__traceback__", None))
         self.stage = "result_not_serialisable"
-        return {"type": "result", "run_ns": max(int(took * 1e9), 0)}, to_json(result)
+        return self._or_failure(to_json, result)
+
+    def _or_failure(self, step, argument):
+        """What `step` makes of the argument and None, or None and the failure."""
+        try:
+            return step(argument), None
+        except:  # noqa: E722 - as in `answer`
+            return None, self._failed(*sys.exc_info())
 
     def _import(self, request):
         """The main file's module: a script's in all but the name, so that what is for __main__ alone does not run."""
@@ -191,18 +224,12 @@ class Model(object):
             return None
         return hook if callable(hook) else None
 
-    def _parameters(self, body, batch):
+    def _parameters(self, body):
         try:
             parameters = decode(body.decode("utf-8"))
         except (ValueError, RuntimeError) as error:  # RuntimeError: nested too deeply
             raise Refusal("the parameters are not JSON: %s" % error)
-        if batch and not isinstance(parameters, list):
-            raise Refusal("the parameters of a batch are not a JSON array")
         return as_bytes(parameters) if self._bytes else parameters
-
-    def _each(self, batch):
-        function, further = self._one
-        return [function(parameters, *further) for parameters in batch]
 
     def _failed(self, kind, error, trace):
         name, words, trace, reason = clean(kind.__name__), message(error), _trace(kind, error, trace), self.stage
@@ -303,9 +330,10 @@ def converse(link, token):
     while True:
         header, body = link.receive()
         kind = header.get("type")
-        if kind == "call" and model.loaded:
+        if kind == "call" and (model.batches if "sizes" in header else model.loaded):
             capture = Capture() if header.get("capture") else None
-            answer, text = model.answer(model.call, body, header.get("batch"))
+            step = (model.call_batch, body, header["sizes"]) if "sizes" in header else (model.call, body)
+            answer, text = model.answer(*step)
             if capture:
                 answer.update(capture.end(), started=model.started, ended=model.ended)
         elif kind == "load" and not asked_to_load:

@@ -217,15 +217,29 @@ class Reader:
         alone = self._unbox and not classes & {"data.frame", "AsIs"} and not _dims(x)
         return items[0] if alone or "scalar" in classes else items
 
-    def results(self, x: SEXP) -> list[Any]:
-        """What a batch hook returned, one by one: a list's elements, a vector's, a matrix's or data frame's rows."""
-        classes = _classes(x)
+    def results(self, x: SEXP, of_condition: Callable[[SEXP], Exception]) -> list[Any]:
+        """What a batch hook returned, one by one: a list's elements, a vector's, a matrix's or data frame's rows.
+
+        Instead of a list's element that is a condition there is what `of_condition` makes of it, and instead of one
+        that JSON cannot hold, the exception.
+        """
+        classes, dims = _classes(x), _dims(x)
+        if "condition" in classes:
+            raise NotSerialisableError("is a condition, not a list of results")
+        if x.sxpinfo.type == rlib.VECSXP and not dims and not classes & {"data.frame", "POSIXlt"}:
+            return [self._result(rlib.VECTOR_ELT(x, i), of_condition) for i in range(rlib.Rf_xlength(x))]
         items = self._items(x, classes)
         if "data.frame" in classes:
             return [[row] for row in items]
-        if self._unbox or x.sxpinfo.type == rlib.VECSXP or _dims(x):
+        if self._unbox or x.sxpinfo.type == rlib.VECSXP or dims:
             return items
         return [[item] for item in items]
+
+    def _result(self, x: SEXP, of_condition: Callable[[SEXP], Exception]) -> Any:
+        try:
+            return of_condition(x) if "condition" in _classes(x) else self.value(x)
+        except Exception as error:  # a class attribute may be on anything
+            return error
 
     def _items(self, x: SEXP, classes: frozenset[str]) -> list[Any]:
         """The elements of a vector or list, the rows of a matrix or data frame."""

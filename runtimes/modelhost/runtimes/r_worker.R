@@ -66,6 +66,11 @@ explain <- function() {
         # A jump to the top level past every handler: stop() with a condition that is no error, or a full stack.
         condition <- simpleError(sub("^Error[^:\n]*: *", "", geterrmessage(), useBytes = TRUE))
     }
+    told(condition, calls)
+}
+
+# A condition and the calls that were open, if any is known, as an answer tells of them.
+told <- function(condition, calls = NULL) {
     message <- tryCatch(
         paste(as.character(conditionMessage(condition)), collapse = "\n"),
         error = function(e) "(the condition's message cannot be had)"

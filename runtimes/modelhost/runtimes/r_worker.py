@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -212,6 +214,16 @@ class Failed(Exception):
         message, traceback = message.rstrip()[:1000], traceback.rstrip()[-16000:]
         self.fields = {"reason": reason, "message": message, "traceback": traceback, **fields}
 
+    def as_json(self) -> bytes:
+        """As what it is in a batch."""
+        return json.dumps({"exception": "", **self.fields}).encode()
+
+
+def raised(why: dict[str, Any]) -> Failed:
+    """From what r_worker.R tells of a condition."""
+    reason = "parameters_invalid" if why["invalid"] else "model_raised"
+    return Failed(reason, why["message"], traceback=why["traceback"], exception=why["exception"][:1000])
+
 
 class Entry:
     """The model's function or batch hook: one call in R, made again and again with another argument."""
@@ -230,21 +242,24 @@ class Entry:
         took, r.ended = time.perf_counter_ns() - started, time.time()
         r.lib.SETCAR(self._argument, r.lib.R_NilValue)
         if result is None or result == r.failed:
-            why = r.ask("explain")
-            reason = "parameters_invalid" if why["invalid"] else "model_raised"
-            raise Failed(reason, why["message"], traceback=why["traceback"], exception=why["exception"][:1000])
+            raise raised(r.ask("explain"))
         r.lib.Rf_protect(result)
         try:
             return read(result), took
-        except RecursionError as error:
-            raise Failed("result_not_serialisable", "result is nested too deeply, which JSON cannot hold") from error
-        except r.values.NotSerialisableError as error:
-            raise Failed("result_not_serialisable", str(error)) from error
-        except Exception as error:  # a class attribute may be on anything
-            words = f"result cannot be read: {type(error).__name__}: {error}"
-            raise Failed("result_not_serialisable", words) from error
+        except Exception as error:
+            raise self.unreadable(error) from error
         finally:
             r.lib.Rf_unprotect(1)
+
+    def unreadable(self, error: Exception) -> Failed:
+        """What is said of a result that JSON cannot hold."""
+        if isinstance(error, RecursionError):
+            words = "result is nested too deeply, which JSON cannot hold"
+        elif isinstance(error, self._r.values.NotSerialisableError):
+            words = str(error)
+        else:  # a class attribute may be on anything
+            words = f"result cannot be read: {type(error).__name__}: {error}"
+        return Failed("result_not_serialisable", words)
 
 
 class Model:
@@ -252,6 +267,7 @@ class Model:
 
     def __init__(self, r: R) -> None:
         self._r = r
+        self._many: Entry | None = None
         self.loaded = False
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -279,25 +295,38 @@ class Model:
         self.loaded = True
         return outcome
 
-    def call(self, body: bytes, *, batch: bool) -> tuple[dict[str, Any], bytes]:
+    def call(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Decodes parameters, runs the model's function on them, encodes the result; the fields of `result`."""
+        result, took = self._one(self._to_r(self._parse(body)), self._reader.value)
+        return {"run_ns": took}, self._r.values.to_json(result).encode()
+
+    @property
+    def batches(self) -> bool:
+        """Whether there is a batch hook."""
+        return self._many is not None
+
+    def call_batch(self, body: bytes, sizes: list[int]) -> tuple[dict[str, Any], bytes]:
+        """Runs the batch hook on the parameters of several calls; each has its own result, or its own failure."""
+        assert self._many is not None
+        ends = accumulate(sizes)
+        parts = [or_failed(self._parse, body[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+        taken = [part for part in parts if not isinstance(part, Failed)]
+        results, took = self._many(self._to_r(taken, batch=True), self._results) if taken else ([], 0)
+        if len(results) != len(taken):
+            words = "the batch function has to return a list of {} results, one for each in the batch"
+            raise Failed("model_raised", words.format(len(taken)))
+        left = iter(results)
+        parts = [part if isinstance(part, Failed) else next(left) for part in parts]
+        failed = [index for index, part in enumerate(parts) if isinstance(part, Failed)]
+        encode = self._r.values.to_json
+        texts = [part.as_json() if isinstance(part, Failed) else encode(part).encode() for part in parts]
+        return {"run_ns": took, "sizes": [len(text) for text in texts], "failed": failed}, b"".join(texts)
+
+    def _parse(self, body: bytes) -> Any:
         try:
-            parameters = self._r.values.from_json(body)
+            return self._r.values.from_json(body)
         except (ValueError, RecursionError) as error:
             raise Failed("parameters_invalid", f"the parameters are not JSON: {error}") from error
-        if not batch:
-            result, took = self._one(self._to_r(parameters), self._reader.value)
-        elif not isinstance(parameters, list):
-            raise Failed("parameters_invalid", "the parameters of a batch are not a JSON array")
-        elif self._many is None:
-            answers = [self._one(self._to_r(each), self._reader.value) for each in parameters]
-            result, took = [value for value, _ in answers], sum(nanoseconds for _, nanoseconds in answers)
-        else:
-            result, took = self._many(self._to_r(parameters, batch=True), self._reader.results)
-            if len(result) != len(parameters):
-                words = "the batch function has to return a list of {} results, one for each in the batch"
-                raise Failed("model_raised", words.format(len(parameters)))
-        return {"run_ns": took}, self._r.values.to_json(result).encode()
 
     def _to_r(self, parameters: Any, *, batch: bool = False) -> SEXP:
         try:
@@ -306,6 +335,23 @@ class Model:
             raise Failed("parameters_invalid", "the parameters are nested too deeply for R") from error
         except (ValueError, OverflowError) as error:
             raise Failed("parameters_invalid", f"R cannot hold the parameters: {error}") from error
+
+    def _results(self, returned: SEXP) -> list[Any]:
+        """What a batch hook returned, one by one; `Failed` for what is none or has no JSON."""
+        assert self._many is not None
+        results = self._reader.results(returned, lambda condition: raised(self._r.ask("told", condition)))
+        return [
+            self._many.unreadable(each) if isinstance(each, Exception) and not isinstance(each, Failed) else each
+            for each in results
+        ]
+
+
+def or_failed(step: Callable[[Any], Any], argument: Any) -> Any:
+    """What `step` makes of the argument, or the `Failed` that it raises."""
+    try:
+        return step(argument)
+    except Failed as failed:
+        return failed
 
 
 # ---- what a call writes
@@ -360,10 +406,10 @@ def converse(link: Link, r: R, token: str) -> None:
     while True:
         header, body = link.receive()
         kind, answered = header.get("type"), {"id": header.get("id")}
-        if kind == "call" and model.loaded:
+        if kind == "call" and (model.batches if "sizes" in header else model.loaded):
             capture = Capture() if header.get("capture") else None
             try:
-                fields, body = model.call(body, batch=bool(header.get("batch")))
+                fields, body = model.call_batch(body, header["sizes"]) if "sizes" in header else model.call(body)
                 answer = {"type": "result", **answered, **fields}
             except Failed as failed:
                 answer, body = {"type": "failed", **answered, "exception": "", **failed.fields}, b""

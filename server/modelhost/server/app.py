@@ -197,6 +197,7 @@ class App:
                 logs=logs,
                 changes=changes,
                 worker_lost=metrics.worker_lost,
+                batched=metrics.batch_sent,
             )
         )
 

@@ -121,6 +121,8 @@ class ModelSettings:
     recycle_calls: int | None = None  # after which a worker is exchanged; 0 for never
     recycle_memory: int | None = None  # bytes in use after which a worker is exchanged; 0 for never
     test_call: TestCall | None = None
+    max_batch_size: int | None = None  # calls that go to a batch function together; 1 for none
+    max_batch_delay: float | None = None  # seconds that a call may be kept back for others
     secret_env: dict[str, str] | None = None  # sealed by the vault
 
 

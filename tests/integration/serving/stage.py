@@ -47,10 +47,10 @@ async def until(probe: Callable[[], T], *, seconds: float = 20.0, seen: Callable
     return answer
 
 
-async def ask(pool: Pool, parameters: Any, *, within: float | None = None) -> Any:
-    """Call the model; `within` seconds from now is the deadline."""
+async def ask(pool: Pool, parameters: Any, *, within: float | None = None, name: str = "") -> Any:
+    """Call the model; `within` seconds from now is the deadline, `name` the call's id."""
     deadline = None if within is None else asyncio.get_running_loop().time() + within
-    return json.loads(await pool.call(json.dumps(parameters).encode(), deadline))
+    return json.loads(await pool.call(json.dumps(parameters).encode(), deadline, name))
 
 
 async def begin(stage: "Stage", pool: Pool, word: str, gate: "Gate") -> "asyncio.Task[Any]":
@@ -60,10 +60,10 @@ async def begin(stage: "Stage", pool: Pool, word: str, gate: "Gate") -> "asyncio
     return task
 
 
-async def queue(pool: Pool, word: str, **options: Any) -> "asyncio.Task[Any]":
-    """A call that waits in the queue."""
+async def queue(pool: Pool, word: str, more: dict[str, Any] | None = None, **options: Any) -> "asyncio.Task[Any]":
+    """A call that waits in the queue, with `more` parameters."""
     before = pool.status.queued
-    task = asyncio.create_task(ask(pool, {"note": word}, **options))
+    task = asyncio.create_task(ask(pool, {"note": word, **(more or {})}, **options))
     await until(lambda: pool.status.queued == before + 1)
     return task
 
@@ -113,9 +113,11 @@ class Stage:
             concurrent_loads=8,
         )
         self.lines: list[tuple[str, str]] = []  # (stream, line)
+        self.owners: list[tuple[str, str]] = []  # (line, the ids of the calls that it belongs to)
         self.changes = 0
         self.broken: list[StepFailed | None] = []
         self.ended: list[str] = []  # why workers did
+        self.batches: list[int] = []  # how many calls each had, of pools that make them
         self._pools: list[Pool] = []
 
     def new_pool(
@@ -132,7 +134,7 @@ class Stage:
         needs: Sequence[Path] = (),
         room: Room | None = None,
         copy: Callable[[Path, Path], object] = shutil.copy,
-        **limits: int,
+        **limits: Any,
     ) -> Pool:
         """A pool that is not started."""
 
@@ -146,7 +148,7 @@ class Stage:
             env={"NOTES": str(self.notes), **{name: str(value) for name, value in (env or {}).items()}},
             prepare=prepare,
             load={"main_file": "main.py", "function": "predict", "working_dir": "", "import_paths": ()},
-            on_lines=lambda _, stream, lines, owner: self.lines.extend((stream, line) for line in lines),
+            on_lines=self._keep_lines,
             mask=lambda text, **_: text,
             load_timeout=load_timeout,
             call_timeout=call_timeout,
@@ -161,7 +163,10 @@ class Stage:
             queue_size=queue_size,
             room=room or MemoryBudget(0).share(0),
             listener=PoolListener(
-                changed=self._count_change, ended=self.ended.append, broken=lambda: self.broken.append(pool.failure)
+                changed=self._count_change,
+                ended=self.ended.append,
+                broken=lambda: self.broken.append(pool.failure),
+                batched=self.batches.append,
             ),
         )
         self._pools.append(pool)
@@ -172,6 +177,10 @@ class Stage:
         pool = self.new_pool(model, **options)
         await pool.start()
         return pool
+
+    def _keep_lines(self, _: str, stream: str, lines: list[str], owner: str) -> None:
+        self.lines.extend((stream, line) for line in lines)
+        self.owners.extend((line, owner) for line in lines)
 
     def _count_change(self) -> None:
         self.changes += 1

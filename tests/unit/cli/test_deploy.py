@@ -83,7 +83,7 @@ def test_flags_alone_will_do(server, cli, tmp_path, monkeypatch):
         *["--requirement", "numpy==1.16.6", "--requirement", "pandas", "--requirements-file", "req.txt"],
         *["--working-dir", "work", "--import-path", "lib", "--env", "MODE=fast", "--env", "URL=http://a=b"],
         *["--text", "bytes", "--unbox", "--call-timeout", "1.5m", "--load-timeout", "2h", "--queue-size", "7"],
-        *["--memory", "1.5GiB"],
+        *["--memory", "1.5GiB", "--max-batch-size", "16", "--max-batch-delay", "20ms"],
     ]
     assert cli("deploy", *flags).code == 0
     [request] = server.requests("CreateDeployment")
@@ -105,6 +105,8 @@ def test_flags_alone_will_do(server, cli, tmp_path, monkeypatch):
     expected.limits.load_timeout.seconds = 7200
     expected.limits.queue_size = 7
     expected.limits.memory_bytes = 3 * 2**29
+    expected.batching.max_size = 16
+    expected.batching.max_delay.nanos = 20_000_000
     assert request.deployment.settings == expected
 
 

@@ -130,6 +130,10 @@ def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
         limits=limits if limits.ByteSize() else None,
         secret_env_names=sorted(value.secret_env or ()),
     )
+    if value.max_batch_size is not None:
+        message.batching.max_size = value.max_batch_size
+    if value.max_batch_delay is not None:
+        message.batching.max_delay.FromMicroseconds(round(value.max_batch_delay * 1e6))
     if value.test_call:
         message.test_call.parameters_json = value.test_call.parameters_json
         message.test_call.expected_json = value.test_call.expected_json
@@ -139,7 +143,7 @@ def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
 def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
     """The same back: what is empty is `None`. Secret values are as they came, not sealed."""
     test = message.test_call
-    limits = message.limits
+    limits, batching = message.limits, message.batching
     return ModelSettings(
         runtime=message.runtime.removeprefix(f"{names.RUNTIMES}/") or None,
         main_file=message.main_file or None,
@@ -158,6 +162,8 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         recycle_calls=limits.recycle_after_calls or None,
         recycle_memory=limits.recycle_memory_bytes or None,
         test_call=TestCall(test.parameters_json, test.expected_json) if message.HasField("test_call") else None,
+        max_batch_size=batching.max_size or None,
+        max_batch_delay=batching.max_delay.ToMicroseconds() / 1e6 if batching.HasField("max_delay") else None,
         secret_env=dict(message.secret_env) or None,
     )
 

@@ -36,7 +36,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Plane:
     """What all deployments are brought up with.
 
-    `worker_lost` gets a deployment's id and the cause whenever one of its workers ends that was to live on.
+    `worker_lost` gets a deployment's id and the cause whenever one of its workers ends that was to live on, `batched`
+    how many calls went to one together.
     """
 
     database: Database
@@ -45,6 +46,7 @@ class Plane:
     logs: Logs
     changes: Changes
     worker_lost: Callable[[str, str], None]
+    batched: Callable[[str, int], None]
 
     def introduce(self, deployment: Deployment) -> None:
         """Make its service known, and the state of the deployment."""
@@ -137,6 +139,7 @@ class Actor:
                 listener=PoolListener(
                     changed=lambda: self._seen(deployment),
                     ended=lambda cause: self._plane.worker_lost(deployment.id, cause),
+                    batched=lambda size: self._plane.batched(deployment.id, size),
                     broken=self.wake.set,
                 ),
             )

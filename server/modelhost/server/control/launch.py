@@ -64,6 +64,8 @@ def worker_spec(
         memory=settings.memory or 0,
         recycle_calls=settings.recycle_calls or 0,
         recycle_memory=settings.recycle_memory or 0,
+        batch_size=settings.max_batch_size or 1,
+        batch_delay=settings.max_batch_delay or 0,
         needs=(environment.path, environment.interpreter.path.parent.parent, *_certificates()),
     )
 

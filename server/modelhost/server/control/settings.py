@@ -19,6 +19,8 @@ FILE = "modelhost.toml"
 CALL_TIMEOUT_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 300.0
 QUEUE_SIZE = 100
+BATCH_DELAY_SECONDS = 0.005
+LARGEST_BATCH = 1024  # calls
 LEAST_MEMORY = 16 * 1024 * 1024  # bytes; less than any interpreter needs
 SHORTEST_SECRET = 4  # characters; shorter ones cannot be told from what else is said
 LONGEST_SECRET = 8 * 1024  # characters; a line of the log is no longer
@@ -37,6 +39,8 @@ _DEFAULTS = ModelSettings(
     memory=0,
     recycle_calls=0,
     recycle_memory=0,
+    max_batch_size=1,
+    max_batch_delay=BATCH_DELAY_SECONDS,
 )
 _LANGUAGE_DEFAULTS = {
     Language.PYTHON: ModelSettings(main_file="main.py", function="predict"),
@@ -51,6 +55,11 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     memory: int | str | None = None
     recycle_after_calls: int | None = None
     recycle_memory: int | str | None = None
+
+
+class _Batching(msgspec.Struct, forbid_unknown_fields=True):
+    max_size: int | None = None
+    max_delay: float | None = None
 
 
 class _Test(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +86,7 @@ class _ModelFile(msgspec.Struct, forbid_unknown_fields=True):
     unbox: bool | None = None
     env: dict[str, str] | None = None
     limits: _Limits = msgspec.field(default_factory=_Limits)
+    batching: _Batching = msgspec.field(default_factory=_Batching)
     test: _Test | None = None
 
 
@@ -130,6 +140,7 @@ def check(settings: ModelSettings, prefix: str) -> None:
             f"{prefix}limits.queue_size", "queue_size must be 1 to 10000, not {size}", size=settings.queue_size
         )
     _check_memory(settings, prefix)
+    _check_batching(settings, prefix)
     _check_variables(settings.env, f"{prefix}env")
     _check_variables(settings.secret_env, f"{prefix}secret_env")
     if settings.test_call:
@@ -181,6 +192,16 @@ def _check_memory(settings: ModelSettings, prefix: str) -> None:
             "recycle_after_calls must be 0 or more, not {calls}",
             calls=settings.recycle_calls,
         )
+
+
+def _check_batching(settings: ModelSettings, prefix: str) -> None:
+    size, delay = settings.max_batch_size, settings.max_batch_delay
+    if size is not None and not 1 <= size <= LARGEST_BATCH:
+        raise InvalidRequest(
+            f"{prefix}batching.max_size", "max_size must be 1 to {most}, not {size}", most=LARGEST_BATCH, size=size
+        )
+    if delay is not None and not 0 <= delay <= 1:
+        raise InvalidRequest(f"{prefix}batching.max_delay", "max_delay must be 0 to 1 s, not {seconds}", seconds=delay)
 
 
 def _check_variables(variables: Mapping[str, str] | None, field: str) -> None:
@@ -244,6 +265,8 @@ def _read(path: Path) -> ModelSettings:
         recycle_calls=model.limits.recycle_after_calls,
         recycle_memory=recycle_memory,
         test_call=test,
+        max_batch_size=model.batching.max_size,
+        max_batch_delay=model.batching.max_delay,
     )
 
 

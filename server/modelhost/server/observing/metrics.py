@@ -19,6 +19,7 @@ from modelhost.server.serving.router import Router, Service
 # Upper bounds in seconds.
 CALL_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BUILD_BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # calls
 LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 MODEL: Final = ("service", "deployment")
@@ -43,6 +44,13 @@ class Metrics:
         self._restarts = Counter(
             "modelhost_worker_restarts", "Workers that ended and are replaced.", (*MODEL, "cause"), registry=registry
         )
+        self._batch_size = Histogram(
+            "modelhost_batch_size",
+            "Calls that went to a worker together, of models that have batches.",
+            MODEL,
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
         self._step_seconds = Histogram(
             "modelhost_build_step_duration_seconds",
             "Steps of the way of a revision to its workers.",
@@ -63,6 +71,7 @@ class Metrics:
         # Finding a labelled child costs more than counting with it, so those of calls are kept at hand.
         self._of_calls: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
         self._of_restarts: set[tuple[str, str, str]] = set()
+        self._of_batches: dict[tuple[str, str], Histogram] = {}
         router.on_removal(self._forget)
 
     def call_ended(self, service: Service | None, code: str, reason: str, seconds: float) -> None:
@@ -89,6 +98,18 @@ class Metrics:
         self._of_restarts.add(key)
         self._restarts.labels(*key).inc()
 
+    def batch_sent(self, deployment_id: str, size: int) -> None:
+        """So many calls went to a worker together: 1 of a model that has batches counts, too."""
+        try:
+            service = self._router.find(deployment_id)
+        except NotFound:
+            return
+        key = (service.service_id, deployment_id)
+        found = self._of_batches.get(key)
+        if found is None:
+            found = self._of_batches[key] = self._batch_size.labels(*key)
+        found.observe(size)
+
     def step_ended(self, step: str, outcome: str, seconds: float) -> None:
         """A step of a build is over: "ok", "failed" or "interrupted"."""
         self._step_seconds.labels(step, outcome).observe(seconds)
@@ -112,6 +133,8 @@ class Metrics:
         for lost in [key for key in self._of_restarts if key[:2] == model]:
             self._of_restarts.discard(lost)
             self._restarts.remove(*lost)
+        if self._of_batches.pop(model, None) is not None:
+            self._batch_size.remove(*model)
 
 
 class _Observed(Collector):

@@ -83,6 +83,16 @@ def call_failure(header: Header, mask: Mask) -> PredictionFailed:
     return PredictionFailed(reason, template, traceback=traceback, **values)
 
 
+def deadline_exceeded(when: str) -> PredictionFailed:
+    """A caller's deadline has passed."""
+    return PredictionFailed(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "the call's deadline passed {when}", when=when)
+
+
+def never_free(call_timeout: float) -> PredictionFailed:
+    """A call without a deadline has waited for a worker as long as it might have run."""
+    return deadline_exceeded(f"after {call_timeout:g} s, the deployment's call_timeout, in which no worker became free")
+
+
 def timed_out(seconds: float) -> PredictionFailed:
     """A call took too long."""
     return PredictionFailed(

@@ -31,7 +31,8 @@ class WorkerSpec:
     `load` are the fields of the LOAD message but for `root`. `on_lines` gets (worker id, stream, lines, id of the call
     that they belong to) on the output thread; `mask` takes the secrets out of all that is said, in lines and errors
     alike. Times in seconds, sizes in bytes; no `memory` is no limit. A worker that has answered `recycle_calls` calls
-    or uses more than `recycle_memory` is exchanged for a fresh one; 0 is never.
+    or uses more than `recycle_memory` is exchanged for a fresh one; 0 is never. Up to `batch_size` calls go to a
+    model's batch function together, for which one may be kept back up to `batch_delay`.
     """
 
     argv: tuple[str, ...]
@@ -47,6 +48,8 @@ class WorkerSpec:
     memory: int = 0
     recycle_calls: int = 0
     recycle_memory: int = 0
+    batch_size: int = 1
+    batch_delay: float = 0.0
     shared_env: Callable[[int], Mapping[str, str]] = _none
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from modelhost.server.errors import Busy, Conflict, DomainError, NotTaken, PredictionFailed, StepFailed
+from modelhost.server.errors import Busy, Conflict, DomainError, NotTaken, StepFailed
+from modelhost.server.serving.answers import deadline_exceeded, never_free
+from modelhost.server.serving.batching import BatchedCall, Batches
 from modelhost.server.serving.crew import Crew, Room
 from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
@@ -37,12 +39,14 @@ class PoolListener:
     """What is called when something happens to a pool.
 
     `changed`: the number of live workers is another. `ended`: a worker was lost or exchanged, as `Desk.ended` has it.
+    `batched`: so many calls went to a worker together; only of a pool that makes batches.
     `broken`: no worker lives and none can be loaded; the pool has given up, and `Pool.failure` says why. `closed`:
     nothing of the pool is left.
     """
 
     changed: Callable[[], None] = lambda: None
     ended: Callable[[str], None] = lambda cause: None
+    batched: Callable[[int], None] = lambda size: None
     broken: Callable[[], None] = lambda: None
     closed: Callable[[], None] = lambda: None
 
@@ -59,7 +63,8 @@ class Pool:
         self._crew = Crew(host, spec, size, room, self)
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()  # handed to a call
-        self._waiting: deque[asyncio.Future[Worker]] = deque()
+        self._waiting: deque[asyncio.Future[Worker] | BatchedCall] = deque()
+        self._batches: Batches | None = None  # where the model has a batch function, and is to have batches
         self._moved = asyncio.Event()  # a worker became free or was lost
         self._mean_seconds = 0.0  # that a call takes
         self._closing = False
@@ -84,10 +89,20 @@ class Pool:
     async def start(self) -> Loaded:
         """Start all workers; returns when all have loaded the model. Raises `StepFailed`, and none is left then."""
         try:
-            return await self._crew.start()
+            loaded = await self._crew.start()
         except BaseException:
             await self.close()
             raise
+        if loaded.batch and self._spec.batch_size > 1:
+            self._batches = Batches(
+                self._spec,
+                self._waiting,
+                queue_size=self._queue_size,
+                free=self._freed,
+                serve=self._serve,
+                observe=self._listener.batched,
+            )
+        return loaded
 
     def resize(self, size: int) -> None:
         """Have so many workers from now on, without a failed call. Raises `StepFailed` MEMORY_NOT_AVAILABLE."""
@@ -101,6 +116,8 @@ class Pool:
         Raises `PredictionFailed`, where the queue is full `Busy`, and `Conflict` where the pool is closed. A caller
         that is cancelled gives up its place in the queue; a call that already runs goes on, its answer dropped.
         """
+        if self._batches is not None:
+            return await self._call_batched(parameters, deadline, request_id)
         worker = await self._free_worker(deadline)
         _, body = await self._answer(worker, worker.call(parameters, request_id), deadline)
         return body
@@ -113,6 +130,22 @@ class Pool:
         header, body = await self._answer(worker, worker.call(parameters, request_id, capture=True), deadline)
         return Debugged.of(header, body, self._spec.mask, asked=asked, sent=sent)
 
+    async def _call_batched(self, parameters: bytes, deadline: float | None, request_id: str) -> bytes:
+        """The same, perhaps in a batch with others."""
+        self._check(deadline)
+        self._check_room()
+        call = BatchedCall(parameters, request_id, deadline, self._spec.call_timeout)
+        call.wait()
+        self._waiting.append(call)
+        self._serve()
+        try:
+            return await call.answer
+        finally:
+            call.leave()
+            if not call.sent and call in self._waiting:
+                self._waiting.remove(call)
+                self._moved.set()
+
     async def _free_worker(self, deadline: float | None) -> Worker:
         self._check(deadline)
         worker = self._take_idle() or await self._wait(deadline)
@@ -122,7 +155,7 @@ class Pool:
         return worker
 
     def _take_idle(self) -> Worker | None:
-        if not self._idle:
+        if not self._idle or self._waiting:  # those that are kept back for a batch come first
             return None
         worker = self._idle.pop()
         self._busy.add(worker)
@@ -135,8 +168,7 @@ class Pool:
         began = loop.time()
 
         def ended(_: object) -> None:
-            self._mean_seconds += (loop.time() - began - self._mean_seconds) * NEWEST_WEIGHT
-            self._offer(worker)
+            self._freed(worker, loop.time() - began)
 
         answer.add_done_callback(ended)
         if deadline is None:
@@ -145,7 +177,14 @@ class Pool:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(answer)
         except TimeoutError:
-            raise _deadline_exceeded("while the model ran") from None
+            raise deadline_exceeded("while the model ran") from None
+
+    def _freed(self, worker: Worker, seconds: float) -> None:
+        """A worker has ended a call that took so long, or several that took so long each."""
+        self._mean_seconds += (seconds - self._mean_seconds) * NEWEST_WEIGHT
+        if self._closing:
+            self._send_away(_stopped())  # those of a batch that failed are back in the queue
+        self._offer(worker)
 
     async def drain(self, grace: float) -> None:
         """Let calls under way and in the queue finish, for at most `grace` seconds, then close. Closes if cancelled."""
@@ -161,6 +200,8 @@ class Pool:
     async def close(self) -> None:
         """End all workers, however long that takes, even if cancelled; calls that still wait or run fail."""
         self._closing = True
+        if self._batches is not None:
+            self._batches.close()
         await finish(self._close())
 
     async def _close(self) -> None:
@@ -182,15 +223,11 @@ class Pool:
         if self.failure is not None:
             raise _given_up(self.failure)
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
-            raise _deadline_exceeded("before it began")
+            raise deadline_exceeded("before it began")
 
-    async def _wait(self, deadline: float | None, *, again: bool = False) -> Worker:
-        """Take a place in the queue until a worker is handed over; the first, if it had one before that died.
-
-        The queue ends at the deadline; for a call without one, when it has waited as long as it may run.
-        """
-        self._check(deadline)
-        if len(self._waiting) >= self._queue_size and not again:
+    def _check_room(self) -> None:
+        """Raise `Busy` if no more may wait."""
+        if len(self._waiting) >= self._queue_size:
             raise Busy(
                 ErrorReason.ERROR_REASON_QUEUE_FULL,
                 "all {workers} workers are busy and {queued} calls wait already",
@@ -198,6 +235,15 @@ class Pool:
                 workers=self.size,
                 queued=len(self._waiting),
             )
+
+    async def _wait(self, deadline: float | None, *, again: bool = False) -> Worker:
+        """Take a place in the queue until a worker is handed over; the first, if it had one before that died.
+
+        The queue ends at the deadline; for a call without one, when it has waited as long as it may run.
+        """
+        self._check(deadline)
+        if not again:
+            self._check_room()
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Worker] = loop.create_future()
         if again:
@@ -216,13 +262,10 @@ class Pool:
             elif not waiter.cancelled() and waiter.exception() is None:  # handed over in the same turn, or too late
                 self._offer(waiter.result())
             if isinstance(error, TimeoutError):
-                raise _deadline_exceeded(self._waited_for(deadline)) from None
+                if deadline is None:
+                    raise never_free(self._spec.call_timeout) from None
+                raise deadline_exceeded("while it waited for a worker") from None
             raise
-
-    def _waited_for(self, deadline: float | None) -> str:
-        if deadline is not None:
-            return "while it waited for a worker"
-        return f"after {self._spec.call_timeout:g} s, the deployment's call_timeout, in which no worker became free"
 
     def _retry_after(self) -> float:
         """Seconds in which half of those that wait now will have had their turn, as long as calls take."""
@@ -230,18 +273,33 @@ class Pool:
         return min(max(expected, RETRY_SHORTEST_SECONDS), RETRY_LONGEST_SECONDS)
 
     def _offer(self, worker: Worker) -> None:
-        """Hand a worker that has no call to the first that waits."""
+        """Take back a worker that has no call, and hand it to those that wait."""
         self._moved.set()
         self._busy.discard(worker)
         if not self._crew.finished(worker):
             return
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._busy.add(worker)
-                waiter.set_result(worker)
-                return
         self._idle.append(worker)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Hand idle workers to those that wait, the first first."""
+        while self._waiting and self._idle:
+            if self._batches is not None and self._batches.keep_back(len(self._idle)):
+                return
+            worker = self._idle.pop()
+            if worker.lost.done():  # a moment ago
+                continue
+            waiter = self._waiting[0]
+            if isinstance(waiter, BatchedCall):
+                taken = self._batches is not None and self._batches.send(worker)
+            else:
+                self._waiting.popleft()
+                if taken := not waiter.done():
+                    waiter.set_result(worker)
+            if taken:
+                self._busy.add(worker)
+            else:
+                self._idle.append(worker)
 
     # -- what the crew tells its desk
 
@@ -273,10 +331,6 @@ class Pool:
         self.failure = failure
         self._send_away(_given_up(failure))
         self._listener.broken()
-
-
-def _deadline_exceeded(when: str) -> DomainError:
-    return PredictionFailed(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "the call's deadline passed {when}", when=when)
 
 
 def _stopped() -> DomainError:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,7 @@ class Worker:
         self._dismissed = False  # by us: its end is no news
         self._request_id = ""
         self._capturing = False
+        self._batch = 0  # how many calls are in it; 0 for one that is none
         self._body.exited.add_done_callback(self._on_exit)
 
     @property
@@ -130,9 +131,23 @@ class Worker:
         the model has an answer, too.
         """
         self.calls += 1
-        self._capturing = capture
+        self._capturing, self._batch = capture, 0
+        return self._run({"type": "call", "capture": True} if capture else _CALL, parameters, request_id)
+
+    def call_batch(self, parameters: Sequence[bytes], request_id: str) -> "asyncio.Future[tuple[Header, bytes]]":
+        """Send several calls as one, for the model's batch function; as `call`.
+
+        The answer's header has `sizes`, that of each one's part of the body, and `failed`, the numbers of those whose
+        part is the fields of a failure. An exception is that of all of them.
+        """
+        self.calls += len(parameters)
+        self._capturing, self._batch = False, len(parameters)
+        sizes = [len(each) for each in parameters]
+        return self._run({"type": "call", "sizes": sizes}, b"".join(parameters), request_id)
+
+    def _run(self, header: Header, body: bytes, request_id: str) -> "asyncio.Future[tuple[Header, bytes]]":
         self._own_output(request_id)
-        answer = self._ask({"type": "call", "capture": True} if capture else _CALL, CALL_ANSWERS, parameters)
+        answer = self._ask(header, CALL_ANSWERS, body)
         if not answer.done():
             self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
         return answer
@@ -161,9 +176,9 @@ class Worker:
             if self._link is not None:
                 self._link.close()
 
-    def note(self, text: str) -> None:
-        """Put a line of our own among what it writes."""
-        self._body.note(text)
+    def note(self, text: str, request_id: str = "") -> None:
+        """Put lines of our own among what it writes, for a call or for several."""
+        self._body.note(text, request_id)
 
     def _ask(
         self, header: Header, expected: frozenset[str], body: bytes = b""
@@ -189,6 +204,9 @@ class Worker:
             return
         if kind not in self._expected:
             self._broke_link(f"an answer of type {str(kind)[:80]!r}")
+            return
+        if self._batch and kind == "result" and "oversize" not in header and not _is_split(header, body, self._batch):
+            self._broke_link("a batch that is not answered call by call")
             return
         self._settle_call()
         request_id = self._request_id
@@ -282,3 +300,15 @@ class Worker:
             how=self.exited.result(),
             last=await self._body.last_words(),
         )
+
+
+def _is_split(header: Header, body: bytes, count: int) -> bool:
+    """Whether the answer to a batch tells its parts apart."""
+    sizes, failed = header.get("sizes"), header.get("failed")
+    return (
+        isinstance(sizes, list)
+        and isinstance(failed, list)
+        and len(sizes) == count
+        and all(isinstance(number, int) and number >= 0 for number in [*sizes, *failed])
+        and sum(sizes) == len(body)
+    )

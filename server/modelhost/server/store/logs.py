@@ -25,7 +25,8 @@ TEXT_BYTES = 8 * 1024
 class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line. `stream` is `server`, `stdout` or `stderr`; `seconds` is how long a step took, on its last line.
 
-    `request_id` is the call's that the line belongs to, in a run log.
+    `request_id` is the call's that the line belongs to, in a run log; in a batch those of its calls, with blanks
+    between them.
     """
 
     time: float

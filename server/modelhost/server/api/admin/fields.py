@@ -14,7 +14,7 @@ LIST_LIMIT = 1_000
 MUTABLE = ("description", "workers", "source", "settings")
 LIVE = ("description", "workers")  # what makes no revision
 MOST_WORKERS = 64
-PARTS = ("source", "settings", "limits")
+PARTS = ("source", "settings", "limits", "batching")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _settings(message: pb.ModelSettings) -> ModelSettings:
     try:
         settings = convert.settings_from(message)
     except (ValueError, OverflowError):
-        raise InvalidRequest("deployment.settings.limits", "a duration of {field} is malformed") from None
+        raise InvalidRequest("deployment.settings", "a duration in {field} is malformed") from None
     settings_rules.check(settings, "deployment.settings.")
     settings_rules.check_secrets(settings.secret_env, "deployment.settings.")
     return settings

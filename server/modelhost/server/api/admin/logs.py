@@ -98,4 +98,6 @@ def _check_filter(kind: "pb.LogKind.ValueType", request_id: str) -> None:
 
 
 def _is_wanted(revision: int, request_id: str, line: LogEntry) -> bool:
-    return (not revision or line.revision == revision) and (not request_id or line.request_id == request_id)
+    return (not revision or line.revision == revision) and (
+        not request_id or request_id in line.request_id.split(" ")  # of a batch there are several
+    )

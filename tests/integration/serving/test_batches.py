@@ -322,6 +322,25 @@ async def test_the_answer_of_a_caller_who_went_away_from_a_batch_is_dropped(
     assert (await ask(pool, {"note": "next"}))["note"] == "next"
 
 
+async def test_a_caller_who_goes_away_in_the_moment_of_a_failure_leaves_nothing_behind(
+    stage: Stage, gate: Gate
+) -> None:
+    pool = await batching(stage)
+    first = await begin(stage, pool, "first", gate)
+    lost = [await queue(pool, "a", {"do": "die"}), await queue(pool, "b")]
+
+    def leave(_: object) -> None:
+        for each in lost:
+            each.cancel()
+
+    gate.open()
+    await first
+    lost[0].add_done_callback(leave)  # b's failure is there, and b has not noticed
+
+    await asyncio.wait(lost)
+    assert (await ask(pool, {"note": "next"}))["note"] == "next"
+
+
 # ---- the queue
 
 

@@ -80,10 +80,15 @@ class BatchedCall:
         """It is a worker's from now on, and ends by its caller's deadline, if there is one."""
         self.sent = True
         if self.deadline is None:
-            self.leave()
+            self._stop_timer()
 
     def leave(self) -> None:
         """Nothing is waited for any more."""
+        self._stop_timer()
+        if self.answer.done() and not self.answer.cancelled():
+            self.answer.exception()  # seen, though its caller may have been cancelled in the same turn
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

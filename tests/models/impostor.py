@@ -1,7 +1,8 @@
 """Not a model but a worker, and not a good one: greets wrongly, as its argument says.
 
 "token", "odd-token", "protocol" are wrong in its HELLO; "nothing" sends none, "half" a part of one, and ends; "hangs-up"
-greets and closes the link; "result" answers LOAD with a result, "warnings" with a field that is malformed.
+greets and closes the link; "result" answers LOAD with a result, "warnings" with a field that is malformed; "flood"
+answers a call with items, whether there is room for them or not.
 """
 import json
 import os
@@ -43,4 +44,12 @@ elif kind in ("result", "warnings"):
     receive()  # WELCOME
     receive()  # LOAD
     send({"type": "result", "id": 1} if kind == "result" else {"type": "loaded", "warnings": None, "id": 1})
+elif kind == "flood":
+    send(dict(hello, features=["stream", "more"]))
+    receive()
+    receive()
+    send({"type": "loaded", "id": 1})
+    receive()  # CALL
+    for number in range(10000):
+        send({"type": "item", "id": 2, "seq": number})
 time.sleep(600)

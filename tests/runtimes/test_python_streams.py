@@ -71,7 +71,13 @@ def test_a_generator_gets_what_setup_returned_and_may_be_imported(serve):
 
 def test_what_a_generator_writes_is_out_before_its_item(serve):
     worker = serve(
-        "import sys\ndef predict(p):\n    for i in range(3):\n        sys.stdout.write('item %d.' % i)\n        yield 1\n"
+        """
+import sys
+def predict(p):
+    for i in range(3):
+        sys.stdout.write("item %d." % i)
+        yield i
+"""
     )
     stream = worker.stream(0, items=1)
     stream.take(1)

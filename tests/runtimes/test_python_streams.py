@@ -308,10 +308,6 @@ def test_a_list_that_would_be_too_large_is_not_made(serve):
     assert worker.call("ends").value == ["closed", "finally"]
 
 
-def test_a_batch_has_a_list_for_each_generator(serve):
-    assert serve(COUNTS).call([{"stop": 2}, {"stop": 0}], batch=True).value == [[0, 1], []]
-
-
 def test_a_captured_call_has_what_all_items_wrote(serve):
     worker = serve("def predict(p):\n    print('one')\n    yield 1\n    print('two')\n    yield 2\n")
     worker.send({"type": "call", "id": 1, "capture": True}, b"0")

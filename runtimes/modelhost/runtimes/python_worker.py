@@ -221,8 +221,7 @@ class Model(object):
 
     def _each(self, batch):
         function, further = self._one
-        results = [function(parameters, *further) for parameters in batch]
-        return [list(result) if isinstance(result, GENERATOR) else result for result in results]
+        return [function(parameters, *further) for parameters in batch]
 
     def _failed(self, kind, error, trace):
         name, words, trace, reason = clean(kind.__name__), message(error), _trace(kind, error, trace), self.stage

@@ -26,8 +26,9 @@ from modelhost.server.serving.stream import Stream
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
+STREAM = "stream"
+FEATURES = frozenset({STREAM})  # of the protocol, beyond what every worker has
 LAST_MOMENT_SECONDS = 0.2
-STREAM = "stream"  # the feature of a worker that can do more than one item a call
 
 _CALL: Header = {"type": "call"}
 CALL_ANSWERS = frozenset({"result", "failed"})
@@ -43,6 +44,7 @@ class Loaded:
     version: str
     batch: bool
     warnings: tuple[str, ...] = field(default=())
+    features: frozenset[str] = frozenset()
 
 
 class Worker:
@@ -77,7 +79,6 @@ class Worker:
         self._dismissed = False  # by us: its end is no news
         self._request_id = ""
         self._capturing = False
-        self._features: frozenset[str] = frozenset()  # agreed on
         self._stream: Stream | None = None  # that the call which runs is
         self._body.exited.add_done_callback(self._on_exit)
 
@@ -124,14 +125,14 @@ class Worker:
         known = secrets.compare_digest(str(hello.get("token")).encode(), self._token.encode())
         if hello.get("protocol") != PROTOCOL or not known:
             raise RuntimeError(f"worker {self.id} speaks protocol {hello.get('protocol')} or has a wrong token")
-        self._features = frozenset({STREAM} & set(map(str, hello.get("features", ()))))
-        self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": sorted(self._features)})
+        features = FEATURES.intersection(hello.get("features", ()))
+        self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": sorted(features)})
         load = {**self._spec.load, "type": "load", "root": str(root), "result_limit": self._spec.message_limit}
         header, _ = await self._or_death(self._ask(load, LOAD_ANSWERS))
         if header.get("type") != "loaded":
             raise load_failure(header, self._spec.mask)
         warnings = tuple(self._spec.mask(str(each)) for each in header.get("warnings", ()))
-        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings)
+        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings, features)
 
     def call(
         self, parameters: bytes, request_id: str = "", *, capture: bool = False
@@ -155,7 +156,7 @@ class Worker:
         self._capturing = False
         self._own_output(request_id)
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
-        streams = STREAM in self._features
+        streams = STREAM in self.loaded.features
         answer = self._ask({**_CALL, "stream": stream.room} if streams else _CALL, CALL_ANSWERS, parameters)
         self._stream = stream if streams and not answer.done() else None
         stream.begin(answer)
@@ -163,7 +164,7 @@ class Worker:
 
     def _tell(self, header: Header) -> None:
         """Send what belongs to the stream under way, if the worker knows streams."""
-        if STREAM in self._features and self._link is not None:
+        if STREAM in self.loaded.features and self._link is not None:
             self._link.send({**header, "id": self._serial})
 
     async def stop(self) -> None:

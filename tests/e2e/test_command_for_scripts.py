@@ -162,7 +162,7 @@ def elsewhere(modelhost: Command, tmp_path: Path, **variables: str) -> Command:
 
 def assert_not_let_in(answer: Answer, daemon: Daemon) -> None:
     assert answer.code == 6
-    assert "--token-file FILE, or MODELHOST_TOKEN" in answer.err
+    assert "--token-file FILE, or in MODELHOST_TOKEN" in answer.err
     assert daemon.token not in answer.out + answer.err
 
 

@@ -16,6 +16,7 @@ from modelhost.v1 import deployment_pb2
 from tests.e2e.daemon import Daemon, python
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
+from tests.raw_http2 import status_of_call
 from tests.running import eventually
 from tests.scraping import get, scrape
 
@@ -250,3 +251,18 @@ def test_asked_to_end_it_ends_while_somebody_holds_a_connection_for_metrics(make
     with socket.create_connection((host, int(port))) as silent:
         silent.sendall(b"GET /met")
         assert daemon.stop(signal.SIGTERM) == 0
+
+
+def test_a_token_that_comes_with_a_wrong_byte_is_in_no_line(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("host", "--log-level", "debug").start()
+    header = f"Bearer {daemon.token}".encode()
+
+    for junk in (b"\xff", b"\xc3\xa4", b"\0"):
+        call = status_of_call(
+            daemon.address, "/modelhost.v1.Admin/ListDeployments", [(b"authorization", header + junk)]
+        )
+        assert call == 16  # UNAUTHENTICATED
+
+    assert daemon.stop() == 0
+    assert about(daemon, "stopped")
+    assert daemon.token.removeprefix("mha_") not in daemon.log_text()

@@ -1,6 +1,5 @@
 """A listener of their own for operators, and how connections are kept and renewed."""
 
-import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +12,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from modelhost.client import AsyncClient, ModelHostError
-from modelhost.server.access.operators import Operators
 from modelhost.server.api.call import Call
-from modelhost.server.api.methods import Access, Dispatcher, Unary
+from modelhost.server.api.methods import Access, Unary
 from modelhost.server.doors.grpcio import GrpcioDoor
 from modelhost.server.tls import Certificates
 from modelhost.server.transport import Transport
 from modelhost.v1.deployment_pb2 import ListDeploymentsRequest
 from modelhost.v1.predict_pb2 import PredictRequest, PredictResponse
 from tests.checks import raw_channel
+from tests.dispatching import dispatcher_of
 from tests.git_repos import Repo
 from tests.obedient import OBEDIENT, do
 from tests.running import RunningServer, eventually
@@ -185,11 +184,16 @@ async def test_a_call_over_mutual_tls_knows_the_names_in_the_clients_certificate
         return PredictResponse(result_json="1")
 
     def door(transport: Transport) -> GrpcioDoor:
-        method = Unary(f"/{PREDICT}/Predict", Access.ANYONE, PredictRequest, predict)
-        dispatcher = Dispatcher([method], Operators.from_file(tmp_path / "token"), asyncio.Event(), {})
+        method = Unary(f"/{PREDICT}/Predict", Access.ANYONE, None, PredictRequest, predict)
         assert transport.tls_files is not None
         certificates = Certificates(transport.tls_files)
-        return GrpcioDoor(dispatcher, "127.0.0.1:0", message_limit=1024, transport=transport, certificates=certificates)
+        return GrpcioDoor(
+            dispatcher_of(method, {}),
+            "127.0.0.1:0",
+            message_limit=1024,
+            transport=transport,
+            certificates=certificates,
+        )
 
     for transport in (tls.mutual, tls.transport):
         opened = door(transport)

@@ -7,22 +7,18 @@ from typing import Any
 import pytest
 from structlog.contextvars import clear_contextvars, get_contextvars
 
-from modelhost.server.access.accounts import Accounts
 from modelhost.server.access.callers import NOBODY, Caller
-from modelhost.server.access.gate import Gate
-from modelhost.server.access.operators import Operators
-from modelhost.server.access.tokens import Tokens
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
-from modelhost.server.api.methods import Access, Dispatcher, Unary
+from modelhost.server.api.methods import Access, Unary
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.status import CallFailed, Code
-from modelhost.server.control.changes import ACCESS, Changes
 from modelhost.server.errors import NotFound
 from modelhost.server.identities import Role
 from modelhost.server.serving.router import Router
 from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
+from tests.dispatching import dispatcher_of
 
 Handler = Callable[[Call, pb.PredictRequest], Awaitable[pb.PredictResponse]]
 
@@ -49,17 +45,8 @@ def told() -> Told:
 
 async def dispatch(handler: Handler, told: Told, *, data: bytes = REQUEST.SerializeToString(), **more: Any) -> bytes:
     method: Any = Unary(PATH, more.pop("access", Access.ANYONE), more.pop("role", None), pb.PredictRequest, handler)
-    changes = Changes()
-    dispatcher = Dispatcher(
-        [method],
-        Gate(Operators("mha_token"), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
-        asyncio.Event(),
-        {PATH: told},
-        lets_anonymous_in=lambda: False,
-        watch_access=lambda: changes.watch(ACCESS),
-    )
     call = Call(PATH, more.pop("metadata", {}), "peer", more.pop("deadline", None), caller=more.pop("caller", NOBODY))
-    return await dispatcher.unary(method, call, data)
+    return await dispatcher_of(method, {PATH: told}).unary(method, call, data)
 
 
 async def answer(call: Call, request: pb.PredictRequest) -> pb.PredictResponse:

@@ -53,7 +53,12 @@ def test_a_negative_size_is_refused() -> None:
 def test_keys_that_are_no_utf8_come_back_as_they_were() -> None:
     token = paging.token("files", "caf\udce9.py")
 
-    assert paging.key_in(token, "files") == "caf\udce9.py"
+    assert paging.key_in(token, "files", of_files=True) == "caf\udce9.py"
+
+
+def test_a_key_that_is_no_utf8_is_none_of_a_list_whose_keys_are() -> None:
+    with pytest.raises(InvalidRequest):
+        paging.key_in(paging.token(LISTING, "caf\udce9"), LISTING)
 
 
 def made_up(text: bytes) -> str:

@@ -70,9 +70,11 @@ class Tokens:
                 audience=AUDIENCE,
                 options={"require": ["exp", "sub", "iat"], "verify_exp": False, "verify_iat": False},
             )
-            found = Claims(str(claims["sub"]), str(claims["key"]), float(claims["exp"]))
-        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
+        except (jwt.InvalidTokenError, ValueError):
             raise BadToken from None
-        if found.expires <= self._clock():
-            raise ExpiredToken
-        return found
+        match claims:
+            case {"sub": str(account_uid), "key": str(key_id), "exp": int(expires), "iat": int()}:
+                if expires <= self._clock():
+                    raise ExpiredToken
+                return Claims(account_uid, key_id, expires)
+        raise BadToken

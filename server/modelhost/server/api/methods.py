@@ -206,6 +206,7 @@ class Dispatcher:
                         response, following = following.result(), None
                     except StopAsyncIteration:
                         return
+                    self._check(method, call)  # no change tells of a token whose time is over
                     yield response
                 await refused
             finally:

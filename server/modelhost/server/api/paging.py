@@ -24,12 +24,16 @@ def token(listing: str, key: str) -> str:
     return base64.urlsafe_b64encode(f"{listing}\0{key}".encode(errors="surrogateescape")).decode()
 
 
-def key_in(page_token: str, listing: str) -> str:
-    """The key in a token; "" for the first page. Raises `InvalidRequest` if it is not one for this list."""
+def key_in(page_token: str, listing: str, *, of_files: bool = False) -> str:
+    """The key in a token; "" for the first page. Raises `InvalidRequest` if it is not one for this list.
+
+    What is `of_files` need not be UTF-8: it has surrogates then, which SQLite takes from nobody.
+    """
     if not page_token:
         return ""
     try:
-        plain = base64.b64decode(page_token, b"-_", validate=True).decode(errors="surrogateescape")
+        errors = "surrogateescape" if of_files else "strict"
+        plain = base64.b64decode(page_token, b"-_", validate=True).decode(errors=errors)
         found, separator, key = plain.partition("\0")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         found = separator = key = ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -18,6 +19,7 @@ from modelhost.server.transport import Transport
 
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+LIBRARYS_LOG = "grpc._cython.cygrpc"
 NEVER_MS = 2**31 - 1  # so gRPC understands it
 # A client that asks more often whether the server is there is sent away (too_many_pings). gRPC's own libraries let
 # nobody ask more often than every ten seconds; half of that, for pings do not arrive as evenly as they are sent.
@@ -38,6 +40,7 @@ class GrpcioDoor:
         transport: Transport,
         certificates: Certificates | None = None,
     ) -> None:
+        logging.getLogger(LIBRARYS_LOG).addFilter(_has_no_metadata)
         self._server = grpc.aio.server(options=_options(message_limit, transport))
         shows_certificate = certificates is not None and certificates.files.client_ca is not None
         self._server.add_generic_rpc_handlers((_Handlers(dispatcher, shows_certificate=shows_certificate),))
@@ -100,6 +103,11 @@ def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
 
 def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(identity.key, identity.chain)], identity.client_ca)
+
+
+def _has_no_metadata(record: logging.LogRecord) -> bool:
+    """False for what grpcio says of metadata that is no text: it says all of it, and there may be a token in it."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _refusal(address: str) -> str:

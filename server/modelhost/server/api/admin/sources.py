@@ -1,6 +1,7 @@
 """Data sources: register, test, look around."""
 
 import codecs
+import re
 import time
 
 from google.protobuf.message import Message
@@ -34,6 +35,7 @@ MUTABLE = (
     "gitlab.ca_certificates",
     "gitlab.insecure_skip_verify",
 )
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _KIND_NAMES = {GIT: "Git", GITLAB: "GitLab"}
 
 
@@ -136,7 +138,7 @@ class DataSourceMethods:
                 "search", "{field} must have at most {limit} characters, and no control characters", limit=SEARCH_LIMIT
             )
         listing = f"projects {request.data_source} {search}"
-        after = paging.key_in(request.page_token, listing)
+        after = paging.key_in(request.page_token, listing, of_files=True)
         try:
             page = await self._sources.ask(record, lambda source, job: source.projects(search, after, size, job))
         except InvalidRequest:  # there is nothing else in the question that the place could refuse
@@ -152,7 +154,7 @@ class DataSourceMethods:
         record = await self._source(request.data_source)
         project = _project(request.project)
         listing = f"refs {request.data_source} {project} {request.prefix}"
-        after = paging.key_in(request.page_token, listing)
+        after = paging.key_in(request.page_token, listing, of_files=True)
         found = await self._sources.ask(record, lambda source, job: source.refs(project, job))
         keyed = sorted((f"{ref.name}\0{ref.is_tag:d}", ref) for ref in found if ref.name.startswith(request.prefix))
         rest = [(key, ref) for key, ref in keyed if key > after][: size + 1]
@@ -169,7 +171,9 @@ class DataSourceMethods:
         if directory:
             check_path(directory, "directory")
         listing = f"files {request.data_source} {project} {request.ref} {directory}"
-        seen, _, after = paging.key_in(request.page_token, listing).partition(" ")
+        seen, _, after = paging.key_in(request.page_token, listing, of_files=True).partition(" ")
+        if request.page_token and not _COMMIT.fullmatch(seen):  # it goes to Git, which may take it for an option
+            raise paging.invalid()
 
         def look(source: Source, job: Job) -> tuple[str, list[TreeEntry]]:
             commit = seen or source.resolve(project, request.ref, job)  # later pages stay with the commit of the first

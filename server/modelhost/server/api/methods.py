@@ -206,7 +206,7 @@ class Dispatcher:
                         response, following = following.result(), None
                     except StopAsyncIteration:
                         return
-                    self._check(method, call)  # no change tells of a token whose time is over
+                    self._check_still(method, call)  # no change tells of a token whose time is over
                     yield response
                 await refused
             finally:
@@ -221,8 +221,12 @@ class Dispatcher:
         while True:
             await changed.wait()
             changed.clear()
-            self._check(method, call)
-            call.check_still_admitted()
+            self._check_still(method, call)
+
+    def _check_still(self, method: Method, call: Call) -> None:
+        """Find out whether a call that was let in would be again. Raises what ends it."""
+        self._check(method, call)
+        call.check_still_admitted()
 
     def _tell(self, method: Method, call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:
         if observe := self._observers.get(method.path):

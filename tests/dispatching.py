@@ -14,12 +14,19 @@ from modelhost.server.control.changes import ACCESS, Changes
 ADMIN_TOKEN = "mha_token"
 
 
-def dispatcher_of(method: Any, observers: Mapping[str, Observer], operators: Operators | None = None) -> Dispatcher:
-    changes = Changes()
+def dispatcher_of(
+    method: Any,
+    observers: Mapping[str, Observer],
+    operators: Operators | None = None,
+    *,
+    changes: Changes | None = None,
+    stopping: asyncio.Event | None = None,
+) -> Dispatcher:
+    changes = changes or Changes()
     return Dispatcher(
         [method],
         Gate(operators or Operators(ADMIN_TOKEN), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
-        asyncio.Event(),
+        stopping or asyncio.Event(),
         observers,
         lets_anonymous_in=lambda: False,
         watch_access=lambda: changes.watch(ACCESS),

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -80,10 +81,15 @@ class RunningServer:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self.begin_to_stop()
         self._thread.join()
         if self._error is not None:
             raise self._error
+
+    def begin_to_stop(self) -> None:
+        """Have it stop, without waiting for that; of no effect once it has."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def connect(self, token: str | None, **options: Any) -> Client:
         """A client with that token. Close it."""

@@ -2,7 +2,8 @@
 
 "token", "odd-token", "protocol" are wrong in its HELLO; "nothing" sends none, "half" a part of one, and ends; "hangs-up"
 greets and closes the link; "result" answers LOAD with a result, "warnings" with a field that is malformed; "sizes" says
-that it has a batch function, and answers with sizes that are none.
+that it has a batch function, and answers with sizes that are none; "flood" answers a call with items, whether there is
+room for them or not.
 """
 import json
 import os
@@ -52,4 +53,12 @@ elif kind == "sizes":
     for number in range(2, 100):
         receive()
         send({"type": "result", "id": number, "sizes": [1, 2], "failed": [[]]})
+elif kind == "flood":
+    send(dict(hello, features=["stream", "more"]))
+    receive()
+    receive()
+    send({"type": "loaded", "id": 1})
+    receive()  # CALL
+    for number in range(10000):
+        send({"type": "item", "id": 2, "seq": number})
 time.sleep(600)

@@ -61,6 +61,41 @@ class LinkEnded(Exception):
     """The worker closed the link or died instead of answering; its exit code and its stderr are the message."""
 
 
+class Stream:
+    """A call whose items come one by one."""
+
+    def __init__(self, worker: "WorkerProcess", call: int) -> None:
+        self._worker = worker
+        self._call = call
+
+    def read(self) -> Frame:
+        """The next item, or how it has ended."""
+        frame = self._worker.read()
+        assert frame["id"] == self._call, frame.header
+        return frame
+
+    def take(self, count: int) -> list[Any]:
+        """The next items."""
+        frames = [self.read() for _ in range(count)]
+        assert [frame.type for frame in frames] == ["item"] * count, frames[-1].header
+        return [json.loads(frame.body) for frame in frames]
+
+    def rest(self) -> tuple[list[Any], Frame]:
+        """All items that still come, and how it ends."""
+        items = []
+        while (frame := self.read()).type == "item":
+            items.append(json.loads(frame.body))
+        return items, frame
+
+    def more(self, items: int, size: int = 0) -> None:
+        """Makes room."""
+        self._worker.send({"type": "more", "id": self._call, "items": items, "bytes": size})
+
+    def cancel(self) -> None:
+        """Wants no more of it."""
+        self._worker.send({"type": "cancel", "id": self._call})
+
+
 class WorkerProcess:
     """A running worker, greeted and killed by the context manager; stdout and stderr are kept in files.
 
@@ -145,6 +180,13 @@ class WorkerProcess:
     def call_batch_raw(self, bodies: Sequence[bytes]) -> Frame:
         return self._ask({"type": "call", "sizes": [len(body) for body in bodies]}, b"".join(bodies))
 
+    def stream(self, parameters: Any, *, items: int = 1 << 30, size: int = 1 << 30) -> "Stream":
+        """Sends a call that is a stream, with room for so many items and bytes."""
+        self._calls += 1
+        header = {"type": "call", "id": self._calls, "stream": {"items": items, "bytes": size}}
+        self.send(header, json.dumps(parameters).encode())
+        return Stream(self, self._calls)
+
     def ping(self) -> Frame:
         self.send({"type": "ping"})
         return self.read()
@@ -196,8 +238,16 @@ class WorkerProcess:
     # ---- frames
 
     def send(self, header: dict[str, Any], body: bytes = b"") -> None:
-        encoded = json.dumps(header).encode()
-        self.link.sendall(_PREFIX.pack(len(encoded), len(body)) + encoded + body)
+        self.send_all([header], body)
+
+    def send_all(self, headers: Sequence[dict[str, Any]], body: bytes = b"") -> None:
+        """Sends messages that come together; the body is the first one's."""
+        frames = b""
+        for header in headers:
+            encoded = json.dumps(header).encode()
+            frames += _PREFIX.pack(len(encoded), len(body)) + encoded + body
+            body = b""
+        self.link.sendall(frames)
 
     def read(self) -> Frame:
         header_length, body_length = _PREFIX.unpack(self._receive(_PREFIX.size))

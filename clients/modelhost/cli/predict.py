@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,6 +16,7 @@ from modelhost.cli.connection import Session
 from modelhost.cli.debug import debug_call, deployment_of, readable
 from modelhost.cli.errors import CommandError, usage
 from modelhost.cli.flags import verb
+from modelhost.cli.streams import received
 
 if TYPE_CHECKING:
     from modelhost.client.transport import Metadata
@@ -42,6 +44,9 @@ def predict(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show also what it wrote, its traceback, and where the time went.")
     ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print each item of what it yields as it comes, one a line.")
+    ] = False,
     revision: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="With --debug: call this revision, whether it runs or not.")
     ] = None,
@@ -51,12 +56,17 @@ def predict(
     With --debug, the result is on stdout as ever, and all else on stderr. A revision that does not run gets a worker
     for this one call. With --json, what there is to know of the call comes along.
 
+    With --stream, Ctrl-C ends the model's work as well, as does a reader that goes away: `… --stream | head`.
+
     Examples:
       modelhost predict churn '{"age": 41, "plan": "basic"}'
       modelhost predict churn @customer.json
       jq .customer all.json | modelhost predict churn -
       modelhost predict churn '{"age": 41}' --debug --revision 2
+      modelhost predict writer '{"topic": "rain"}' --stream
     """
+    if stream and debug:
+        raise usage("--stream and --debug do not go together: --debug has all items in a list")
     if revision and not debug:
         raise usage("--revision needs --debug; without it the active revision answers")
     if parameters is None:
@@ -69,6 +79,9 @@ def predict(
         return
     request, metadata = api.PredictRequest(service=name, parameters_json=text), _identification(request_id)
     try:
+        if stream:
+            _print_items(session, request, limit, metadata)
+            return
         answer = session.client.predict_stub.Predict(request, timeout=limit, metadata=metadata)
     except api.ModelHostError as error:
         error.metadata.setdefault("deployment", deployment_of(session, name))
@@ -78,6 +91,15 @@ def predict(
         print(f'{{"result": {answer.result_json}, {rest[1:]}', flush=True)
     else:
         print(readable(answer.result_json, session.out), flush=True)
+
+
+def _print_items(session: Session, request: "api.PredictRequest", timeout: float, metadata: "Metadata") -> None:
+    """Print what a model yields, a line each, as the server wrote it."""
+    method = partial(session.client.predict_stub.PredictStream, timeout=timeout, metadata=metadata)
+    for item in received(method, request, ahead=1):
+        rest = {"index": item.index, "revision": item.revision, "request_id": item.request_id}
+        text = json.dumps(rest, ensure_ascii=False)[1:]
+        print(f'{{"result": {item.result_json}, {text}' if session.as_json else item.result_json, flush=True)
 
 
 def _identification(request_id: str | None) -> "Metadata":

@@ -21,10 +21,13 @@ class End:
 
 
 class Streams:
-    """Any number of streams, read as one. Leaving the context cancels them."""
+    """Any number of streams, read as one. Leaving the context cancels them.
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    With `ahead`, no more answers than that are read before they are asked for: the server is held up by a slow reader.
+    """
+
+    def __init__(self, ahead: int = 0) -> None:
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
         self._calls: list[Any] = []
         self._is_left = False
 
@@ -60,9 +63,9 @@ class Streams:
             call.cancel()
 
 
-def received(method: Callable[[Any], Any], request: Any) -> Iterator[Any]:
+def received(method: Callable[[Any], Any], request: Any, *, ahead: int = 0) -> Iterator[Any]:
     """Yield the answers of one stream; raises what it ends with."""
-    with Streams() as streams:
+    with Streams(ahead) as streams:
         streams.open("", method, request)
         while not isinstance(answer := streams.next()[1], End):
             yield answer

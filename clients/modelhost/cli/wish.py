@@ -107,7 +107,10 @@ class SettingsFlags:
     text: Annotated[Text | None, _setting("--text", None, "What text is to a Python 2.7 model.")] = None
     unbox: Annotated[bool | None, _setting("--unbox", None, "In R: vectors of length one become scalars.")] = None
     call_timeout: Annotated[
-        str | None, _setting("--call-timeout", "TIME", "How long a call may run: 30s, 5m, 1h; 60s by default.")
+        str | None,
+        _setting(
+            "--call-timeout", "TIME", "How long a call, or a stream's item, may take: 30s, 5m, 1h; 60s by default."
+        ),
     ] = None
     load_timeout: Annotated[
         str | None, _setting("--load-timeout", "TIME", "How long loading the model may take; 5m by default.")

@@ -20,12 +20,13 @@ from modelhost.client.errors import (
     Unreachable,
     Violation,
 )
-from modelhost.client.prediction import Prediction
+from modelhost.client.prediction import AsyncPredictionStream, Prediction, PredictionStream
 from modelhost.client.signing import ServiceAccountKey
 
 __all__ = [
     "AccessDenied",
     "AsyncClient",
+    "AsyncPredictionStream",
     "Busy",
     "Client",
     "Conflict",
@@ -35,6 +36,7 @@ __all__ = [
     "ModelHostError",
     "NotFound",
     "Prediction",
+    "PredictionStream",
     "ServiceAccountKey",
     "TimedOut",
     "Unreachable",

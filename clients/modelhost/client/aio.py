@@ -10,7 +10,7 @@ import grpc.aio
 from modelhost.client import errors, transport
 from modelhost.client.address import DEFAULT_ADDRESS, Address
 from modelhost.client.client import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT
-from modelhost.client.prediction import Prediction, request_for
+from modelhost.client.prediction import AsyncPredictionStream, Prediction, request_for
 from modelhost.client.signing import ServiceAccountKey
 from modelhost.client.tokens import AsyncTokens, check_one
 from modelhost.v1.admin_pb2_grpc import AdminStub
@@ -65,6 +65,14 @@ class AsyncClient:
         """Call a model, as `Client.predict` does."""
         request, name = request_for(service, parameters), transport.identification(request_id)
         return Prediction.of(await self.predict_stub.Predict(request, timeout=timeout, metadata=name))
+
+    def predict_stream(
+        self, service: str, parameters: Any, *, timeout: float | None = None, request_id: str | None = None
+    ) -> AsyncPredictionStream:
+        """Call a model, as `Client.predict_stream` does, and have what it yields with `async for`."""
+        request, name = request_for(service, parameters), transport.identification(request_id)
+        answers: Any = self.predict_stub.PredictStream(request, timeout=timeout, metadata=name)
+        return AsyncPredictionStream(answers)
 
     async def close(self) -> None:
         """End the connection, and with it the calls under way."""
@@ -144,15 +152,26 @@ class _AsyncCalls:
         async def call(
             request: Any, timeout: float | None = None, metadata: transport.Metadata | None = None, **rest: Any
         ) -> AsyncIterator[Any]:
-            own = (await self._tokens.get(self._timeout)).metadata if self._tokens else self._metadata
-            stream = inner(request, timeout=timeout, metadata=(*own, *(metadata or ())), **rest)
-            try:
-                async for message in stream:
-                    yield message
-            except grpc.aio.AioRpcError as error:
-                raise self._translated(error) from error
-            finally:
-                stream.cancel()
+            end, more = transport.end_of(timeout), metadata or ()
+            patience = self._timeout if timeout is None else timeout
+            token = await self._tokens.get(patience) if self._tokens else None
+            may_repeat = token is not None
+            while True:
+                own = token.metadata if token else self._metadata
+                stream = inner(request, timeout=transport.left(end), metadata=(*own, *more), **rest)
+                try:
+                    async for message in stream:
+                        may_repeat = False
+                        yield message
+                    return
+                except grpc.aio.AioRpcError as error:
+                    if not (may_repeat and transport.is_refusal(error)):
+                        raise self._translated(error) from error
+                finally:
+                    stream.cancel()
+                may_repeat = False
+                if self._tokens and token:
+                    token = await self._tokens.instead_of(token, patience if end is None else transport.left(end))
 
         return call
 

@@ -95,8 +95,8 @@ def end_of(timeout: float | None) -> float | None:
 class Calls:
     """What the stubs take for their channel. `timeout` is for calls with one answer; streams have none.
 
-    With `tokens`, calls have a service account's token instead of `token`; those with one answer are repeated once with
-    another one where theirs is refused.
+    With `tokens`, calls have a service account's token instead of `token`; they are repeated once, with another one,
+    where theirs is refused before there is any answer.
     """
 
     def __init__(
@@ -125,9 +125,12 @@ class Calls:
         inner = self._channel.unary_stream(method, *args, **kwargs)
 
         def call(request: Any, timeout: float | None = None, metadata: Metadata = (), **rest: Any) -> _Stream:
-            own = self._tokens.get(self._timeout).metadata if self._tokens else self._metadata
-            stream = inner(request, timeout=timeout, metadata=(*own, *metadata), **rest)
-            return _Stream(stream, self._address)
+            def begin(own: Metadata, limit: float | None) -> Any:
+                return inner(request, timeout=limit, metadata=(*own, *metadata), **rest)
+
+            if self._tokens:
+                return _StreamToAccount(begin, self._address, self._tokens, timeout, self._timeout)
+            return _Stream(begin(self._metadata, timeout), self._address)
 
         return call
 
@@ -223,9 +226,11 @@ class _Stream:
         try:
             return next(self._inner)
         except grpc.RpcError as error:
-            if self._cancelled:
-                raise StopIteration from None
-            raise rpc_error(error, self._address) from error
+            raise self._end(error) from error
+
+    def _end(self, error: grpc.RpcError) -> Exception:
+        """Return what a failed call raises here."""
+        return StopIteration() if self._cancelled else rpc_error(error, self._address)
 
     def cancel(self) -> bool:
         """End the call."""
@@ -234,3 +239,43 @@ class _Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class _StreamToAccount(_Stream):
+    """The same with a service account's token. `patience` is how long it may take to get that, unless `timeout` is."""
+
+    def __init__(
+        self,
+        begin: Callable[[Metadata, float | None], Any],
+        address: Address,
+        tokens: "Tokens",
+        timeout: float | None,
+        patience: float | None,
+    ) -> None:
+        self._begin = begin
+        self._tokens = tokens
+        self._end_time = end_of(timeout)
+        self._patience = patience
+        self._token = tokens.get(patience if timeout is None else timeout)
+        self._may_repeat = True
+        super().__init__(begin(self._token.metadata, left(self._end_time)), address)
+
+    def __next__(self) -> Any:
+        try:
+            answer = next(self._inner)
+        except grpc.RpcError as error:
+            if self._cancelled or not self._may_repeat or not is_refusal(error):
+                raise self._end(error) from error
+        else:
+            self._may_repeat = False
+            return answer
+        self._begin_again()
+        return super().__next__()
+
+    def _begin_again(self) -> None:
+        self._may_repeat = False
+        limit = self._patience if self._end_time is None else left(self._end_time)
+        self._token = self._tokens.instead_of(self._token, limit)
+        self._inner = self._begin(self._token.metadata, left(self._end_time))
+        if self._cancelled:  # meanwhile
+            self._inner.cancel()

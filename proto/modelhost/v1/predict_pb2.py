@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amodelhost/v1/predict.proto\x12\x0cmodelhost.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x11IssueTokenRequest\x12\x12\n\naccess_key\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\t\"T\n\x12IssueTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"s\n\x0ePredictRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12,\n\nparameters\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x19\n\x0fparameters_json\x18\x03 \x01(\tH\x00\x42\x07\n\x05input\"\x82\x01\n\x0fPredictResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x15\n\x0bresult_json\x18\x02 \x01(\tH\x00\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x08\n\x06output\")\n\x16\x44\x65scribeServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"\xed\x01\n\x17\x44\x65scribeServiceResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x05\x12\x0e\n\x06\x63ommit\x18\x06 \x01(\t\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x17\n\x0fruntime_version\x18\x08 \x01(\t\x12\x1a\n\x12\x65nvironment_digest\x18\t \x01(\t\x12\x1f\n\x17\x65xample_parameters_json\x18\n \x01(\t2\x82\x02\n\x07Predict\x12O\n\nIssueToken\x12\x1f.modelhost.v1.IssueTokenRequest\x1a .modelhost.v1.IssueTokenResponse\x12\x46\n\x07Predict\x12\x1c.modelhost.v1.PredictRequest\x1a\x1d.modelhost.v1.PredictResponse\x12^\n\x0f\x44\x65scribeService\x12$.modelhost.v1.DescribeServiceRequest\x1a%.modelhost.v1.DescribeServiceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amodelhost/v1/predict.proto\x12\x0cmodelhost.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x11IssueTokenRequest\x12\x12\n\naccess_key\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\t\"T\n\x12IssueTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"s\n\x0ePredictRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12,\n\nparameters\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x19\n\x0fparameters_json\x18\x03 \x01(\tH\x00\x42\x07\n\x05input\"\x82\x01\n\x0fPredictResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x15\n\x0bresult_json\x18\x02 \x01(\tH\x00\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x08\n\x06output\"\x97\x01\n\x15PredictStreamResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x15\n\x0bresult_json\x18\x02 \x01(\tH\x00\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x03\x42\x08\n\x06output\")\n\x16\x44\x65scribeServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"\xed\x01\n\x17\x44\x65scribeServiceResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x05\x12\x0e\n\x06\x63ommit\x18\x06 \x01(\t\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x17\n\x0fruntime_version\x18\x08 \x01(\t\x12\x1a\n\x12\x65nvironment_digest\x18\t \x01(\t\x12\x1f\n\x17\x65xample_parameters_json\x18\n \x01(\t2\xd8\x02\n\x07Predict\x12O\n\nIssueToken\x12\x1f.modelhost.v1.IssueTokenRequest\x1a .modelhost.v1.IssueTokenResponse\x12\x46\n\x07Predict\x12\x1c.modelhost.v1.PredictRequest\x1a\x1d.modelhost.v1.PredictResponse\x12T\n\rPredictStream\x12\x1c.modelhost.v1.PredictRequest\x1a#.modelhost.v1.PredictStreamResponse0\x01\x12^\n\x0f\x44\x65scribeService\x12$.modelhost.v1.DescribeServiceRequest\x1a%.modelhost.v1.DescribeServiceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +41,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST']._serialized_end=402
   _globals['_PREDICTRESPONSE']._serialized_start=405
   _globals['_PREDICTRESPONSE']._serialized_end=535
-  _globals['_DESCRIBESERVICEREQUEST']._serialized_start=537
-  _globals['_DESCRIBESERVICEREQUEST']._serialized_end=578
-  _globals['_DESCRIBESERVICERESPONSE']._serialized_start=581
-  _globals['_DESCRIBESERVICERESPONSE']._serialized_end=818
-  _globals['_PREDICT']._serialized_start=821
-  _globals['_PREDICT']._serialized_end=1079
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=538
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=689
+  _globals['_DESCRIBESERVICEREQUEST']._serialized_start=691
+  _globals['_DESCRIBESERVICEREQUEST']._serialized_end=732
+  _globals['_DESCRIBESERVICERESPONSE']._serialized_start=735
+  _globals['_DESCRIBESERVICERESPONSE']._serialized_end=972
+  _globals['_PREDICT']._serialized_start=975
+  _globals['_PREDICT']._serialized_end=1319
 # @@protoc_insertion_point(module_scope)

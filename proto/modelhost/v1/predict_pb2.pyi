@@ -144,6 +144,44 @@ class PredictResponse(google.protobuf.message.Message):
 Global___PredictResponse: typing_extensions.TypeAlias = PredictResponse
 
 @typing.final
+class PredictStreamResponse(google.protobuf.message.Message):
+    """An item of what a model returned."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: builtins.int
+    RESULT_JSON_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    INDEX_FIELD_NUMBER: builtins.int
+    result_json: builtins.str
+    """As JSON text."""
+    revision: builtins.int
+    """Output only. Number of the revision that answers."""
+    request_id: builtins.str
+    """Output only. Id of the call, as in PredictResponse."""
+    index: builtins.int
+    """Output only. The item's position in the stream, from 0."""
+    @property
+    def result(self) -> google.protobuf.struct_pb2.Value:
+        """As a value."""
+
+    def __init__(
+        self,
+        *,
+        result: google.protobuf.struct_pb2.Value | None = ...,
+        result_json: builtins.str = ...,
+        revision: builtins.int = ...,
+        request_id: builtins.str = ...,
+        index: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["output", b"output", "result", b"result", "result_json", b"result_json"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["index", b"index", "output", b"output", "request_id", b"request_id", "result", b"result", "result_json", b"result_json", "revision", b"revision"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["output", b"output"]) -> typing.Literal["result", "result_json"] | None: ...
+
+Global___PredictStreamResponse: typing_extensions.TypeAlias = PredictStreamResponse
+
+@typing.final
 class DescribeServiceRequest(google.protobuf.message.Message):
     """Asks what a service is."""
 

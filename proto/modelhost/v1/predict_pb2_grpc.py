@@ -48,6 +48,11 @@ class PredictStub(object):
                 request_serializer=modelhost_dot_v1_dot_predict__pb2.PredictRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_predict__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.unary_stream(
+                '/modelhost.v1.Predict/PredictStream',
+                request_serializer=modelhost_dot_v1_dot_predict__pb2.PredictRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_predict__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
         self.DescribeService = channel.unary_unary(
                 '/modelhost.v1.Predict/DescribeService',
                 request_serializer=modelhost_dot_v1_dot_predict__pb2.DescribeServiceRequest.SerializeToString,
@@ -76,6 +81,14 @@ class PredictServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictStream(self, request, context):
+        """Calls a model once, and sends each item of what it returns as it comes: those of a generator one by one, anything
+        else as the only one. A caller that takes no items keeps the model from making more; one that cancels ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeService(self, request, context):
         """Says what a service is and whether it can be called.
         """
@@ -95,6 +108,11 @@ def add_PredictServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=modelhost_dot_v1_dot_predict__pb2.PredictRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_predict__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=modelhost_dot_v1_dot_predict__pb2.PredictRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_predict__pb2.PredictStreamResponse.SerializeToString,
             ),
             'DescribeService': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeService,
@@ -160,6 +178,33 @@ class Predict(object):
             '/modelhost.v1.Predict/Predict',
             modelhost_dot_v1_dot_predict__pb2.PredictRequest.SerializeToString,
             modelhost_dot_v1_dot_predict__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelhost.v1.Predict/PredictStream',
+            modelhost_dot_v1_dot_predict__pb2.PredictRequest.SerializeToString,
+            modelhost_dot_v1_dot_predict__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,22 @@ _PredictPredictType = typing_extensions.TypeVar(
     ],
 )
 
+_PredictPredictStreamType = typing_extensions.TypeVar(
+    '_PredictPredictStreamType',
+    grpc.UnaryStreamMultiCallable[
+        modelhost.v1.predict_pb2.PredictRequest,
+        modelhost.v1.predict_pb2.PredictStreamResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        modelhost.v1.predict_pb2.PredictRequest,
+        modelhost.v1.predict_pb2.PredictStreamResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        modelhost.v1.predict_pb2.PredictRequest,
+        modelhost.v1.predict_pb2.PredictStreamResponse,
+    ],
+)
+
 _PredictDescribeServiceType = typing_extensions.TypeVar(
     '_PredictDescribeServiceType',
     grpc.UnaryUnaryMultiCallable[
@@ -73,7 +89,7 @@ _PredictDescribeServiceType = typing_extensions.TypeVar(
     ],
 )
 
-class PredictStub(typing.Generic[_PredictIssueTokenType, _PredictPredictType, _PredictDescribeServiceType]):
+class PredictStub(typing.Generic[_PredictIssueTokenType, _PredictPredictType, _PredictPredictStreamType, _PredictDescribeServiceType]):
     """For applications: calls of hosted models.
 
     Every call but IssueToken needs `authorization: Bearer <token>` metadata, with a token from IssueToken or an API key
@@ -89,6 +105,10 @@ class PredictStub(typing.Generic[_PredictIssueTokenType, _PredictPredictType, _P
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.predict_pb2.PredictRequest,
             modelhost.v1.predict_pb2.PredictResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            modelhost.v1.predict_pb2.PredictRequest,
+            modelhost.v1.predict_pb2.PredictStreamResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             modelhost.v1.predict_pb2.DescribeServiceRequest,
@@ -106,6 +126,10 @@ class PredictStub(typing.Generic[_PredictIssueTokenType, _PredictPredictType, _P
             modelhost.v1.predict_pb2.PredictRequest,
             modelhost.v1.predict_pb2.PredictResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            modelhost.v1.predict_pb2.PredictRequest,
+            modelhost.v1.predict_pb2.PredictStreamResponse,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             modelhost.v1.predict_pb2.DescribeServiceRequest,
             modelhost.v1.predict_pb2.DescribeServiceResponse,
@@ -118,6 +142,11 @@ class PredictStub(typing.Generic[_PredictIssueTokenType, _PredictPredictType, _P
     Predict: _PredictPredictType
     """Calls a model once."""
 
+    PredictStream: _PredictPredictStreamType
+    """Calls a model once, and sends each item of what it returns as it comes: those of a generator one by one, anything
+    else as the only one. A caller that takes no items keeps the model from making more; one that cancels ends it.
+    """
+
     DescribeService: _PredictDescribeServiceType
     """Says what a service is and whether it can be called."""
 
@@ -129,6 +158,10 @@ PredictAsyncStub: typing_extensions.TypeAlias = PredictStub[
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.predict_pb2.PredictRequest,
         modelhost.v1.predict_pb2.PredictResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        modelhost.v1.predict_pb2.PredictRequest,
+        modelhost.v1.predict_pb2.PredictStreamResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         modelhost.v1.predict_pb2.DescribeServiceRequest,
@@ -158,6 +191,16 @@ class PredictServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelhost.v1.predict_pb2.PredictResponse, collections.abc.Awaitable[modelhost.v1.predict_pb2.PredictResponse]]:
         """Calls a model once."""
+
+    @abc.abstractmethod
+    def PredictStream(
+        self,
+        request: modelhost.v1.predict_pb2.PredictRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[modelhost.v1.predict_pb2.PredictStreamResponse], collections.abc.AsyncIterator[modelhost.v1.predict_pb2.PredictStreamResponse]]:
+        """Calls a model once, and sends each item of what it returns as it comes: those of a generator one by one, anything
+        else as the only one. A caller that takes no items keeps the model from making more; one that cancels ends it.
+        """
 
     @abc.abstractmethod
     def DescribeService(

@@ -49,8 +49,8 @@ def as_bytes(value):
     return value
 
 
-def to_json(value):
-    """`value` as JSON text in UTF-8; Refusal where JSON cannot hold it.
+def to_json(value, path=None):
+    """`value` as JSON text in UTF-8; Refusal where JSON cannot hold it. `path` is its place, if that is in another.
 
     Two ways lead to the same text: the library's encoder, in C, for nearly everything, and `_write` for what that one
     cannot do (NaN, keys of NumPy's). `_write` also finds the place of what neither can.
@@ -59,7 +59,7 @@ def to_json(value):
     if text is not None:
         return text
     try:
-        return _write(value, None, set()).encode("utf-8")
+        return _write(value, path, set()).encode("utf-8")
     except RuntimeError as error:
         if "recursion" not in message(error):
             raise

@@ -1,8 +1,8 @@
 """Runs one Python model: loads its main file, then answers calls on the link until the server hangs up.
 
-What is said on the link is in PROTOCOL.md. This file and python_values.py beside it use nothing but the standard
-library and are the same for CPython 2.7 to 3.13. All imports are here and none comes later: a call should not pay for
-one, and once a model is loaded its own folders come first on the path.
+What is said on the link is in PROTOCOL.md. This file, and python_values.py and python_items.py beside it, use nothing
+but the standard library and are the same for CPython 2.7 to 3.13. All imports are here and none comes later: a call
+should not pay for one, and once a model is loaded its own folders come first on the path.
 """
 
 import errno
@@ -17,6 +17,7 @@ import time
 import traceback
 
 _writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside these files
+import python_items  # noqa: E402
 import python_values  # noqa: E402
 from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402
 
@@ -29,7 +30,8 @@ _clock = getattr(time, "perf_counter", time.time)
 # The model's module takes this one's place as __main__. Without another reference 2.7 would then clear this one: every
 # name above and below would be None.
 _worker = sys.modules[__name__]
-sys.modules.pop("python_values")  # a model may have a module of that name
+for _own in ("python_items", "python_values"):  # a model may have modules of these names
+    sys.modules.pop(_own)
 
 
 # ---- the link
@@ -70,6 +72,15 @@ class Link(object):
             raise End(EXIT_BROKEN, "a frame that is not whole, or whose header is not a JSON object")
         return header, body
 
+    def has_news(self):
+        """Whether a frame is there to be received, or has begun to come: in our buffer or in the socket."""
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+        try:
+            return bool(self._stream.peek(1))
+        finally:
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags)
+
     def send(self, header, body=b""):
         """Sends one frame."""
         if os.getpid() != self._pid:
@@ -89,11 +100,14 @@ class Link(object):
 
 # ---- the model
 
+_OWN = globals(), vars(python_items), vars(python_values)
+
 
 class Model(object):
     """A model's function and its hooks."""
 
     loaded = batches = False
+    items = None  # of the call that runs, if its function has returned a generator
     started = ended = 0  # when the function last was, by the clock
     stage = "main_file_not_found"  # what a failure now would be called, in the protocol's words
     _defines = ()
@@ -109,6 +123,7 @@ class Model(object):
         """Imports the main file, finds the function and the hooks, runs setup()."""
         os.environ.update([(native(name), native(value)) for name, value in (request.get("env") or {}).items()])
         self._bytes = PY2 and request.get("text") == "bytes"
+        self.limit = request.get("result_limit", 1 << 62)
         self._main_file, name, self._warnings = request["main_file"], request["function"], []
         module = self._import(request)
         self.stage = "function_not_found"
@@ -267,7 +282,7 @@ def _required(function):
 
 def _trace(kind, error, trace):
     """The traceback as Python prints it, from the model's first frame on."""
-    while trace is not None and any(trace.tb_frame.f_globals is own for own in (globals(), vars(python_values))):
+    while trace is not None and any(trace.tb_frame.f_globals is own for own in _OWN):
         trace = trace.tb_next
     lines = attempt(traceback.format_exception, kind, error, trace) or traceback.format_tb(trace)
     return "".join([clean(line) for line in lines])[-16000:]
@@ -321,7 +336,7 @@ class Capture(object):
 def converse(link, token):
     """Greets the server, loads the model and serves it, until End is raised."""
     version = ".".join([str(part) for part in sys.version_info[:3]])
-    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": []}
+    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": ["stream"]}
     link.send(dict(hello, language="python", version=version, executable=clean(sys.executable or "")))
     welcome, _ = link.receive()
     if (welcome.get("type"), welcome.get("protocol")) != ("welcome", 1):
@@ -334,6 +349,8 @@ def converse(link, token):
             capture = Capture() if header.get("capture") else None
             step = (model.call_batch, body, header["sizes"]) if "sizes" in header else (model.call, body)
             answer, text = model.answer(*step)
+            if model.items:
+                answer, text = stream(link, model, header)
             if capture:
                 answer.update(capture.end(), started=model.started, ended=model.ended)
         elif kind == "load" and not asked_to_load:
@@ -341,6 +358,8 @@ def converse(link, token):
             answer, text = model.answer(model.load, header)
         elif kind == "ping":
             answer, text = {"type": "pong"}, b""
+        elif kind in ("more", "cancel"):
+            continue  # it has crossed the end of its stream
         elif kind == "stop":
             raise End(0, "")
         else:
@@ -350,6 +369,45 @@ def converse(link, token):
             _flush()  # what a call wrote is out before its answer
         link.send(answer, text)
         del body, text  # they may be large, and the next call long in coming
+
+
+def stream(link, model, header):
+    """Sends the items of a generator as the server has room for them; returns what is to be said at the end.
+
+    A call that is no stream has all items in its answer.
+    """
+    room, items = header.get("stream"), model.items
+    try:
+        if not room:
+            return model.answer(items.all, model.limit)
+        while True:
+            room = _room(link, room["items"], room["bytes"])
+            answer, text = model.answer(items.next if room else items.cancel)
+            if answer["type"] != "item":
+                return answer, text
+            _flush()
+            link.send(dict(answer, id=header["id"]), text)
+            room = {"items": room["items"] - 1, "bytes": room["bytes"] - len(text)}
+            del text  # the next one may be long in coming
+    finally:
+        items.drop()
+        model.items = None
+
+
+def _room(link, items, size):
+    """Waits until there is room for an item; how much there is then, or None if the server wants no more of them."""
+    while items <= 0 or size <= 0 or link.has_news():
+        header, _ = link.receive()
+        kind = header.get("type")
+        if kind == "more":
+            items, size = items + header["items"], size + header["bytes"]
+        elif kind == "cancel":
+            return None
+        elif kind == "stop":
+            raise End(0, "")
+        else:
+            raise End(EXIT_BROKEN, "a message of type %r in a stream, out of place" % kind)
+    return {"items": items, "bytes": size}
 
 
 def main():

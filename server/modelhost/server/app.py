@@ -31,6 +31,7 @@ from modelhost.server.api.methods import Access, Dispatcher, Method
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.predict import observer as predict_observer
+from modelhost.server.api.predict_stream import PredictStreamMethods
 from modelhost.server.config import ServerSettings
 from modelhost.server.control import locked
 from modelhost.server.control.actor import Plane
@@ -250,6 +251,7 @@ class App:
                     commands=commands,
                     message_limit=settings.message_limit,
                 ),
+                PredictStreamMethods(router, admission, settings.message_limit),
                 for_anyone={"IssueToken"},
             ),
         }
@@ -264,7 +266,10 @@ class App:
             stopping=self._stopping,
         )
         count_calls = access.usage.ended if settings.usage else lambda *_: None
-        observers = {f"/{PREDICT.full_name}/Predict": predict_observer(metrics.call_ended, count_calls)}
+        observers = dict.fromkeys(
+            (f"/{PREDICT.full_name}/{name}" for name in ("Predict", "PredictStream")),
+            predict_observer(metrics.call_ended, count_calls),
+        )
 
         def door(address: str, services: Mapping[str, list[Method]]) -> GrpcioDoor:
             dispatcher = Dispatcher(

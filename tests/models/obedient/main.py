@@ -93,3 +93,26 @@ def do_return_depth(depth):
     for _ in range(depth):
         value = [value]
     return value
+
+
+def do_count(stop=None, item=None, times=1, notes="", fail_at=None, die_at=None, wait_at=None, path=""):
+    for_notes = open(notes, "a") if notes else None
+    number = 0
+    try:
+        while number != stop:
+            if number == fail_at:
+                raise ZeroDivisionError("so it goes")
+            if number == die_at:
+                os.kill(os.getpid(), 9)
+            while number == wait_at and not os.path.exists(path):
+                time.sleep(0.005)
+            print("item %d" % number)
+            if for_notes:
+                for_notes.write("made\n")
+                for_notes.flush()
+            yield number if item is None else item * times
+            number += 1
+    finally:
+        if for_notes:
+            for_notes.write("closed\n")
+            for_notes.close()

@@ -42,7 +42,6 @@ from modelhost.v1.deployment_pb2 import (
 )
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from modelhost.v1.log_pb2 import LOG_KIND_RUN, LogEntry, ReadLogResponse, TailLogResponse
-from modelhost.v1.predict_pb2 import DescribeServiceResponse, PredictResponse
 from modelhost.v1.runtime_pb2 import (
     CollectEnvironmentsResponse,
     Environment,
@@ -52,6 +51,7 @@ from modelhost.v1.runtime_pb2 import (
 )
 from tests.unit.client.fake_access import FakeAccess
 from tests.unit.client.fake_answers import PAGE, Code, abort, last_part, page, request_id_of
+from tests.unit.client.fake_model import FakeModel
 
 TOKEN = "the-token"
 COMMIT = "4f2c1a90d1" + "0" * 30
@@ -85,7 +85,7 @@ class Held:
     go_on: threading.Event = field(default_factory=threading.Event)
 
 
-class FakeServer(FakeAccess, admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer):
+class FakeServer(FakeModel, FakeAccess, admin_pb2_grpc.AdminServicer, predict_pb2_grpc.PredictServicer):
     """Data sources, deployments and a model, in memory."""
 
     def __init__(self) -> None:
@@ -106,8 +106,6 @@ class FakeServer(FakeAccess, admin_pb2_grpc.AdminServicer, predict_pb2_grpc.Pred
         self.environments: list[Environment] = []
         self.collected = CollectEnvironmentsResponse()
         self.run_log: list[LogEntry] = []
-        self.model: Callable[[str], str] = lambda parameters: parameters
-        self.deadline: float | None = None
         self.on_watch: Callable[[Deployment], object] = lambda deployment: None
         self.log_time: int | None = None
         self.watched = threading.Event()
@@ -395,17 +393,6 @@ class FakeServer(FakeAccess, admin_pb2_grpc.AdminServicer, predict_pb2_grpc.Pred
             entries.append(entry)
         return entries
 
-    # Predictions
-
-    def Predict(self, request, context):
-        self.deadline = context.time_remaining()
-        return PredictResponse(
-            result_json=self.model(request.parameters_json), revision=3, request_id=request_id_of(context)
-        )
-
-    def DescribeService(self, request, context):
-        return DescribeServiceResponse(service="svc-churn", deployment="churn", example_parameters_json='{"age": 41}')
-
     def _find(self, name: str, context: grpc.ServicerContext) -> Deployment:
         if last_part(name) not in self.deployments:
             text = f"there is no deployment {last_part(name)}"
@@ -469,7 +456,7 @@ def running(
     fake = FakeServer()
     for name in dir(fake):
         if name[0].isupper():
-            streams = name in {"WatchDeployment", "TailLog"}
+            streams = name in {"WatchDeployment", "TailLog", "PredictStream"}
             setattr(fake, name, _method(fake, name, getattr(fake, name), streams=streams))
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -44,6 +44,16 @@ class Admission:
         grant = call.caller.grants.get(service.deployment_uid)
         if grant is not None:
             grant.enter(call.size, self._clock())
-        elif call.caller.role is not None and not service.open:
-            call.caller.require(CALLING, call.method.rpartition("/")[2])
+        else:
+            self._check_role(call, service)
         return grant
+
+    def check(self, call: Call, service: Service) -> None:
+        """Whether a call that was let in would be again, but for limits. Raises as `find` and `enter` do."""
+        self.find(call.caller, service.service_id)
+        if service.deployment_uid not in call.caller.grants:
+            self._check_role(call, service)
+
+    def _check_role(self, call: Call, service: Service) -> None:
+        if call.caller.role is not None and not service.open:
+            call.caller.require(CALLING, call.method.rpartition("/")[2])

@@ -1,6 +1,6 @@
 """What a door hands over with each call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -14,7 +14,8 @@ class Call:
 
     `identities` are the names in the certificate that the client has shown, none without mutual TLS. Before any
     handler, the dispatcher names the call (`request_id`), says whose it is (`caller`), and how many bytes its request
-    has (`size`). The handler says of which prediction service it is, once that is known and its caller let in.
+    has (`size`). The handler says of which prediction service it is, once that is known and its caller let in; that of
+    a stream also how to find out whether it still is: `check_still_admitted` raises what is to end the stream.
     """
 
     method: str
@@ -26,6 +27,7 @@ class Call:
     caller: Caller = NOBODY
     size: int = 0
     service: Service | None = None
+    check_still_admitted: Callable[[], None] = lambda: None
 
     @property
     def host(self) -> str:

@@ -5,8 +5,8 @@ Parsing, access and errors are the same for every method and every door, and are
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
@@ -58,7 +58,7 @@ class ServerStream(Generic[Request]):
     access: Access
     role: Role | None
     request: type[Request]
-    handler: Callable[[Call, Request], AsyncIterator[Message]]
+    handler: Callable[[Call, Request], AsyncGenerator[Message]]
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,22 @@ class BidiStream(Generic[Request]):
     access: Access
     role: Role | None
     request: type[Request]
-    handler: Callable[[Call, AsyncIterator[Request]], AsyncIterator[Message]]
+    handler: Callable[[Call, AsyncIterator[Request]], AsyncGenerator[Message]]
 
 
 Method = Unary[Message] | ServerStream[Message] | BidiStream[Message]
 
 
-# Is told of each unary call how it ended, code and reason; how many seconds it took; how many bytes its response has.
+# Is told of each call how it ended, code and reason; how many seconds it took; how many bytes its responses have.
 Observer = Callable[[Call, Code, str, float, int], None]
 
 
 class Dispatcher:
     """Runs methods on bytes. What it raises is `CallFailed`, with a status for the door to send.
 
-    `observers` are told of the calls of unary methods, by path. `lets_anonymous_in` says whether there is anything that
-    callers without credentials may call; `watch_access` gives an event that is set whenever somebody may be let in no
-    more.
+    `observers` are told of calls when they end, by path, but for those with many requests. `lets_anonymous_in` says
+    whether there is anything that callers without credentials may call; `watch_access` gives an event that is set
+    whenever somebody may be let in no more.
     """
 
     def __init__(
@@ -124,24 +124,35 @@ class Dispatcher:
             code, reason = failed.status.code, failed.status.reason
             raise failed from None
         finally:
-            if observe := self._observers.get(method.path):
-                observe(call, code, reason, time.perf_counter() - begun, sent)
-            else:
-                log.debug("call ended", method=call.method, code=code.name, reason=reason)
+            self._tell(method, call, code, reason, time.perf_counter() - begun, sent)
 
-    async def server_stream(self, method: ServerStream[Message], call: Call, data: bytes) -> AsyncIterator[bytes]:
-        """Answer a call with a stream."""
+    async def server_stream(self, method: ServerStream[Message], call: Call, data: bytes) -> AsyncGenerator[bytes]:
+        """Answer a call with a stream. Whoever does not take all of it closes it."""
+        begun = time.perf_counter()
+        code, reason, sent = Code.OK, "", 0
         try:
             self._admit(method, call)
-            async for response in self._while_serving(method, call, method.handler(call, _parse(method.request, data))):
-                yield response.SerializeToString()
+            call.size = len(data)
+            responses = self._while_serving(method, call, method.handler(call, _parse(method.request, data)))
+            async with aclosing(responses):
+                async for response in responses:
+                    message = response.SerializeToString()
+                    sent += len(message)
+                    yield message
+        except (asyncio.CancelledError, GeneratorExit):
+            code, reason = _abandoned(call)
+            raise
         except Exception as error:
-            raise self._failed(call, error) from None
+            failed = self._failed(call, error)
+            code, reason = failed.status.code, failed.status.reason
+            raise failed from None
+        finally:
+            self._tell(method, call, code, reason, time.perf_counter() - begun, sent)
 
     async def bidi_stream(
         self, method: BidiStream[Message], call: Call, requests: AsyncIterator[bytes]
-    ) -> AsyncIterator[bytes]:
-        """Answer a stream with a stream."""
+    ) -> AsyncGenerator[bytes]:
+        """Answer a stream with a stream. Whoever does not take all of it closes it."""
 
         async def parsed() -> AsyncIterator[Message]:
             async for data in requests:
@@ -149,35 +160,44 @@ class Dispatcher:
 
         try:
             self._admit(method, call)
-            async for response in self._while_serving(method, call, method.handler(call, parsed())):
-                yield response.SerializeToString()
+            responses = self._while_serving(method, call, method.handler(call, parsed()))
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response.SerializeToString()
         except Exception as error:
             raise self._failed(call, error) from None
 
     async def _while_serving(
-        self, method: Method, call: Call, responses: AsyncIterator[Message]
-    ) -> AsyncIterator[Message]:
+        self, method: Method, call: Call, responses: AsyncGenerator[Message]
+    ) -> AsyncGenerator[Message]:
         """Pass responses on while the caller is let in; once the server is stopping, wait only for what comes at once.
 
-        Who has opened a stream must not go on with it when it would not be let in any more.
+        Who has opened a stream must not go on with it when it would not be let in any more: it is closed then, even if
+        nobody asks for its next response. Streams of callers are work to be finished, and have the time that other
+        calls have when the server is stopping.
         """
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping: asyncio.Future[Any] = (
+            asyncio.get_running_loop().create_future()
+            if method.access is Access.CALLER
+            else asyncio.ensure_future(self._stopping.wait())
+        )
         following: asyncio.Future[Message] | None = None
+        closing: asyncio.Future[None] | None = None
+
+        def close_if_idle(refused: asyncio.Future[None]) -> None:
+            nonlocal closing
+            if following is None and not refused.cancelled():
+                closing = asyncio.ensure_future(responses.aclose())
+
         with self._watch_access() as changed:
-            access = asyncio.ensure_future(changed.wait())
+            refused = asyncio.ensure_future(self._refusal(method, call, changed))
+            refused.add_done_callback(close_if_idle)
             try:
-                while True:
-                    if following is None:
-                        following = asyncio.ensure_future(anext(responses))
-                    awaited: list[asyncio.Future[Any]] = [following, stopping, access]
-                    left = None if method.access is Access.ANYONE else call.caller.seconds_left(time.time())
-                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED, timeout=left)
-                    if access.done():
-                        changed.clear()
-                        access = asyncio.ensure_future(changed.wait())
-                    self._check(method, call)
-                    if not following.done() and not stopping.done():
-                        continue
+                while not refused.done():
+                    following = asyncio.ensure_future(anext(responses))
+                    await asyncio.wait([following, stopping, refused], return_when=asyncio.FIRST_COMPLETED)
+                    if refused.done():
+                        break
                     if not following.done():
                         await asyncio.wait([following], timeout=LAST_WORDS_SECONDS)
                     if not following.done():
@@ -187,14 +207,34 @@ class Dispatcher:
                     except StopAsyncIteration:
                         return
                     yield response
+                await refused
             finally:
                 stopping.cancel()
-                access.cancel()
-                if following is not None:
-                    following.cancel()
-                    await asyncio.wait([following])
-                    if not following.cancelled():
-                        following.exception()  # seen: the caller went away in the moment in which it ended
+                for begun in (refused, following, closing):
+                    if begun is not None:
+                        await _end(begun)
+                await responses.aclose()
+
+    async def _refusal(self, method: Method, call: Call, changed: asyncio.Event) -> None:
+        """Raise as soon as the caller would not be let in any more: something has changed, or its token has expired."""
+        while True:
+            left = None if method.access is Access.ANYONE else call.caller.seconds_left(time.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            changed.clear()
+            self._check_still(method, call)
+
+    def _check_still(self, method: Method, call: Call) -> None:
+        """Find out whether a call that was let in would be again. Raises what ends it."""
+        self._check(method, call)
+        call.check_still_admitted()
+
+    def _tell(self, method: Method, call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:
+        if observe := self._observers.get(method.path):
+            observe(call, code, reason, seconds, sent)
+        else:
+            log.debug("call ended", method=call.method, code=code.name, reason=reason)
 
     def _admit(self, method: Method, call: Call) -> None:
         """Name the call, for what is logged from here on too, and let it pass if it may."""
@@ -221,6 +261,14 @@ class Dispatcher:
             return CallFailed(status_of(_stopping() if is_why else known))
         log.error("a call failed in the server", method=call.method, peer=call.peer, exc_info=error)
         return CallFailed(status_of(internal_error()))
+
+
+async def _end(future: asyncio.Future[Any]) -> None:
+    """Cancel it, and see what it has come to: the caller may go away in the moment in which it ends."""
+    future.cancel()
+    await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()
 
 
 def _parse(kind: type[Message], data: bytes) -> Message:

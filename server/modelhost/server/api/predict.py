@@ -77,37 +77,20 @@ class PredictMethods:
                     if service.pool in (pool, None):
                         raise
                     pool, revision = self._router.running(service)
-        except DomainError as error:
-            if isinstance(error, PredictionFailed):
-                error.values["request_id"] = call.request_id
-            raise
-        except Exception:  # a fault of the server, which the dispatcher logs
-            bind_contextvars(deployment=service.deployment_id, revision=revision)
+        except Exception as error:
+            name_call(error, call, service, revision)
             raise
 
     async def _predict(
         self, pool: Pool, revision: int, deadline: float | None, request_id: str, request: pb.PredictRequest
     ) -> pb.PredictResponse:
-        match request.WhichOneof("input"):
-            case "parameters_json":
-                result = await pool.call(request.parameters_json.encode(), deadline, request_id)
-                self._check_size(len(result))
-                return pb.PredictResponse(result_json=result.decode(), revision=revision, request_id=request_id)
-            case "parameters":
-                large = request.parameters.ByteSize() > LARGE_BYTES
-                parameters = (
-                    await asyncio.to_thread(_as_json, request.parameters) if large else _as_json(request.parameters)
-                )
-                result = await pool.call(parameters, deadline, request_id)
-                value = await asyncio.to_thread(_as_value, result) if len(result) > LARGE_BYTES else _as_value(result)
-                self._check_size(value.ByteSize())
-                return pb.PredictResponse(result=value, revision=revision, request_id=request_id)
-            case _:
-                raise InvalidRequest(
-                    "parameters",
-                    "the call has neither parameters nor parameters_json",
-                    reason=ErrorReason.ERROR_REASON_PARAMETERS_INVALID,
-                )
+        result = await pool.call(await parameters_of(request), deadline, request_id)
+        if request.HasField("parameters_json"):
+            check_size(len(result), self._result_limit)
+            return pb.PredictResponse(result_json=result.decode(), revision=revision, request_id=request_id)
+        value = await to_value(result)
+        check_size(value.ByteSize(), self._result_limit)
+        return pb.PredictResponse(result=value, revision=revision, request_id=request_id)
 
     async def describe_service(self, call: Call, request: pb.DescribeServiceRequest) -> pb.DescribeServiceResponse:
         """Say what a service is."""
@@ -132,15 +115,45 @@ class PredictMethods:
             example_parameters_json=settings.test_call.parameters_json if settings.test_call else "",
         )
 
-    def _check_size(self, size: int) -> None:
-        """Refuse what gRPC would not send, and would say so in words of its own."""
-        if size > self._result_limit:
-            raise PredictionFailed(
-                ErrorReason.ERROR_REASON_RESULT_TOO_LARGE,
-                "the model's result has {size} bytes; the server's message limit leaves room for {limit}",
-                size=size,
-                limit=self._result_limit,
+
+def name_call(error: Exception, call: Call, service: Service, revision: int) -> None:
+    """Say which call of a model it was that failed: to its caller, or of a fault of the server in the log."""
+    if isinstance(error, PredictionFailed):
+        error.values["request_id"] = call.request_id
+    elif not isinstance(error, DomainError):  # which the dispatcher logs
+        bind_contextvars(deployment=service.deployment_id, revision=revision)
+
+
+async def parameters_of(request: pb.PredictRequest) -> bytes:
+    """What the model is to receive, as JSON. Raises `InvalidRequest`."""
+    match request.WhichOneof("input"):
+        case "parameters_json":
+            return request.parameters_json.encode()
+        case "parameters":
+            large = request.parameters.ByteSize() > LARGE_BYTES
+            return await asyncio.to_thread(_as_json, request.parameters) if large else _as_json(request.parameters)
+        case _:
+            raise InvalidRequest(
+                "parameters",
+                "the call has neither parameters nor parameters_json",
+                reason=ErrorReason.ERROR_REASON_PARAMETERS_INVALID,
             )
+
+
+async def to_value(result: bytes) -> Value:
+    """What a model returned, as a Value. Raises `PredictionFailed` for what that does not hold."""
+    return await asyncio.to_thread(_as_value, result) if len(result) > LARGE_BYTES else _as_value(result)
+
+
+def check_size(size: int, limit: int) -> None:
+    """Refuse what gRPC would not send, and would say so in words of its own."""
+    if size > limit:
+        raise PredictionFailed(
+            ErrorReason.ERROR_REASON_RESULT_TOO_LARGE,
+            "the model's result has {size} bytes; the server's message limit leaves room for {limit}",
+            size=size,
+            limit=limit,
+        )
 
 
 def observer(

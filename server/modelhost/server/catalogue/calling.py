@@ -57,7 +57,15 @@ CALLING = (
         Step.CALL,
         "The result passes the message limit",
         "The model returns more than one message may hold.",
-        "Return less, or raise `--max-message-bytes` of `modelhost serve` and of the command.",
+        "Return less, `yield` it to callers of PredictStream,"
+        " or raise `--max-message-bytes` of `modelhost serve` and of the command.",
+    ),
+    Entry(
+        ErrorReason.ERROR_REASON_CALLER_TOO_SLOW,
+        Step.CALL,
+        "The caller does not read its stream",
+        "The caller of PredictStream has taken no item for `call_timeout`, and kept a worker from other calls.",
+        "Read items as they come, and cancel a stream that is not read any more.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,

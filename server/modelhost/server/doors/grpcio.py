@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -150,25 +150,27 @@ def _handler(dispatcher: Dispatcher, method: Any, call: Callable[[Context], Call
             return grpc.unary_unary_rpc_method_handler(unary)
         case ServerStream():
 
-            async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
-                try:
-                    async for response in dispatcher.server_stream(method, call(context), data):
-                        yield response
-                except CallFailed as failed:
-                    await _abort(context, failed)
+            async def stream(data: bytes, context: Context) -> None:
+                await _write(dispatcher.server_stream(method, call(context), data), context)
 
             return grpc.unary_stream_rpc_method_handler(stream)
         case BidiStream():
 
-            async def bidi(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-                try:
-                    async for response in dispatcher.bidi_stream(method, call(context), requests):
-                        yield response
-                except CallFailed as failed:
-                    await _abort(context, failed)
+            async def bidi(requests: AsyncIterator[bytes], context: Context) -> None:
+                await _write(dispatcher.bidi_stream(method, call(context), requests), context)
 
             return grpc.stream_stream_rpc_method_handler(bidi)
     raise TypeError(f"no way to serve a {type(method).__name__}")
+
+
+async def _write(responses: AsyncGenerator[bytes], context: Context) -> None:
+    """Send a stream as its caller takes it, and close it, which gRPC does not do with one of a caller who went away."""
+    try:
+        async with contextlib.aclosing(responses):
+            async for response in responses:
+                await context.write(response)
+    except CallFailed as failed:
+        await _abort(context, failed)
 
 
 def _call(path: str, shows_certificate: bool, context: Context) -> Call:

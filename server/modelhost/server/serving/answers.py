@@ -78,6 +78,8 @@ def call_failure(header: Header, mask: Mask) -> PredictionFailed:
             reason, template = ErrorReason.ERROR_REASON_PARAMETERS_INVALID, "{text}"
         case "result_not_serialisable":
             reason, template = ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "{text}"
+        case "result_too_large":
+            reason, template = ErrorReason.ERROR_REASON_RESULT_TOO_LARGE, "{text}"
         case _:
             reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
     return PredictionFailed(reason, template, traceback=traceback, **values)
@@ -98,6 +100,24 @@ def timed_out(seconds: float) -> PredictionFailed:
     return PredictionFailed(
         ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
         "the call took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",
+        seconds=f"{seconds:g}",
+    )
+
+
+def item_timed_out(seconds: float) -> PredictionFailed:
+    """The model took too long for the next item of a stream, or to end it."""
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
+        "the next item took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",
+        seconds=f"{seconds:g}",
+    )
+
+
+def caller_too_slow(seconds: float) -> PredictionFailed:
+    """A caller has taken no item of a stream, and kept a worker waiting."""
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_CALLER_TOO_SLOW,
+        "the caller took no item for {seconds} s, the deployment's call_timeout; the stream is ended",
         seconds=f"{seconds:g}",
     )
 

@@ -15,6 +15,7 @@ from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header
+from modelhost.server.serving.stream import Stream
 from modelhost.server.serving.worker import Loaded, Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -122,6 +123,18 @@ class Pool:
         _, body = await self._answer(worker, worker.call(parameters, request_id), deadline)
         return body
 
+    async def stream(self, parameters: bytes, deadline: float | None = None, request_id: str = "") -> Stream:
+        """Call the model once, and have what it returns item by item; raises as `call`, before the first and after.
+
+        The stream is to be closed. `call_timeout` is for each item; the worker is the stream's until it is over.
+        """
+        worker = await self._free_worker(deadline)
+        stream = worker.stream(parameters, request_id)
+        self._offer_after(worker, stream.ended)
+        if deadline is not None:
+            stream.end_at(deadline, deadline_exceeded("while the model ran"))
+        return stream
+
     async def debug(self, parameters: bytes, deadline: float | None, request_id: str) -> Debugged:
         """Call the model once and keep all that it says. Raises as `call`, but for what fails in the model."""
         asked = time.time()
@@ -164,13 +177,7 @@ class Pool:
     async def _answer(
         self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]", deadline: float | None
     ) -> tuple[Header, bytes]:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-
-        def ended(_: object) -> None:
-            self._freed(worker, loop.time() - began)
-
-        answer.add_done_callback(ended)
+        self._offer_after(worker, answer)
         if deadline is None:
             return await asyncio.shield(answer)
         try:
@@ -178,6 +185,16 @@ class Pool:
                 return await asyncio.shield(answer)
         except TimeoutError:
             raise deadline_exceeded("while the model ran") from None
+
+    def _offer_after(self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]") -> None:
+        """Have the worker take another call when it has answered this one."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def ended(_: object) -> None:
+            self._freed(worker, loop.time() - began)
+
+        answer.add_done_callback(ended)
 
     def _freed(self, worker: Worker, seconds: float) -> None:
         """A worker has ended a call that took so long, or several that took so long each."""

@@ -10,13 +10,24 @@ from typing import Any
 import structlog
 
 from modelhost.server.errors import Conflict, DomainError, PredictionFailed, StepFailed
-from modelhost.server.serving.answers import Mask, call_failure, load_failure, start_failure, timed_out, too_large
+from modelhost.server.serving.answers import (
+    Mask,
+    call_failure,
+    item_timed_out,
+    load_failure,
+    start_failure,
+    timed_out,
+    too_large,
+)
 from modelhost.server.serving.body import STOP_GRACE_SECONDS, Body
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header, Link
+from modelhost.server.serving.stream import Stream
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
+STREAM = "stream"
+FEATURES = frozenset({STREAM})  # of the protocol, beyond what every worker has
 LAST_MOMENT_SECONDS = 0.2
 
 _CALL: Header = {"type": "call"}
@@ -33,6 +44,7 @@ class Loaded:
     version: str
     batch: bool
     warnings: tuple[str, ...] = field(default=())
+    features: frozenset[str] = frozenset()
 
 
 class Worker:
@@ -68,6 +80,7 @@ class Worker:
         self._request_id = ""
         self._capturing = False
         self._batch = 0  # how many calls are in it; 0 for one that is none
+        self._stream: Stream | None = None  # that the call which runs is
         self._body.exited.add_done_callback(self._on_exit)
 
     @property
@@ -113,14 +126,14 @@ class Worker:
         known = secrets.compare_digest(str(hello.get("token")).encode(), self._token.encode())
         if hello.get("protocol") != PROTOCOL or not known:
             raise RuntimeError(f"worker {self.id} speaks protocol {hello.get('protocol')} or has a wrong token")
-        self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": []})
-        header, _ = await self._or_death(
-            self._ask({**self._spec.load, "type": "load", "root": str(root)}, LOAD_ANSWERS)
-        )
+        features = FEATURES.intersection(hello.get("features", ()))
+        self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": sorted(features)})
+        load = {**self._spec.load, "type": "load", "root": str(root), "result_limit": self._spec.message_limit}
+        header, _ = await self._or_death(self._ask(load, LOAD_ANSWERS))
         if header.get("type") != "loaded":
             raise load_failure(header, self._spec.mask)
         warnings = tuple(self._spec.mask(str(each)) for each in header.get("warnings", ()))
-        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings)
+        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings, features)
 
     def call(
         self, parameters: bytes, request_id: str = "", *, capture: bool = False
@@ -151,6 +164,23 @@ class Worker:
         if not answer.done():
             self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
         return answer
+
+    def stream(self, parameters: bytes, request_id: str = "") -> Stream:
+        """Send a call as `call` does; what it returns comes item by item."""
+        self.calls += 1
+        self._capturing = False
+        self._own_output(request_id)
+        stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
+        streams = STREAM in self.loaded.features
+        answer = self._ask({**_CALL, "stream": stream.room} if streams else _CALL, CALL_ANSWERS, parameters)
+        self._stream = stream if streams and not answer.done() else None
+        stream.begin(answer)
+        return stream
+
+    def _tell(self, header: Header) -> None:
+        """Send what belongs to the stream under way, if the worker knows streams."""
+        if STREAM in self.loaded.features and self._link is not None:
+            self._link.send({**header, "id": self._serial})
 
     async def stop(self) -> None:
         """Let it end by itself, if it has no call, then make it; a call that it has fails at once.
@@ -202,6 +232,10 @@ class Worker:
         answer = self._answer
         if answer is None or header.get("id") != self._serial:
             return
+        if kind == "item" and self._stream is not None:
+            if not self._stream.put(body, header.get("oversize")):
+                self._broke_link("an item that there was no room for")
+            return
         if kind not in self._expected:
             self._broke_link(f"an answer of type {str(kind)[:80]!r}")
             return
@@ -228,21 +262,23 @@ class Worker:
         self._body.output_belongs_to(request_id)
 
     def _settle_call(self) -> None:
-        self._answer = None
+        self._answer = self._stream = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _overrun(self) -> None:
-        answer = self._answer
+        answer, what, failure = self._answer, "a call", timed_out
+        if self._stream is not None:
+            what, failure = "an item", item_timed_out
         self._settle_call()
         self._body.note(
-            f"a call took longer than {self._spec.call_timeout:g} s: this worker is ended and replaced",
+            f"{what} took longer than {self._spec.call_timeout:g} s: this worker is ended and replaced",
             self._request_id,
         )
         self._give_up("timeout")
         if answer is not None:
-            answer.set_exception(timed_out(self._spec.call_timeout))
+            answer.set_exception(failure(self._spec.call_timeout))
 
     def _on_end(self, error: Exception | None) -> None:
         if error is None or isinstance(error, OSError):

@@ -47,7 +47,7 @@ class SecretSearch:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Look at what a test has written."""
         if not self._is_controller:
-            for title, text in report.sections:
+            for title, text in (*report.sections, ("traceback", report.longreprtext)):
                 data = text.encode(errors="surrogateescape")
                 self._found += [f"{kind} in the {title.lower()} of {report.nodeid}" for kind in kinds_in(data)]
 

@@ -268,6 +268,47 @@ def test_events_are_found_by_operator_time_and_resource_and_what_belongs_to_it(
     assert not events(admin, operator=name, start_time={"seconds": int(time.time()) + 10})
 
 
+def test_an_answer_is_repeated_to_the_operator_alone_who_has_got_it(
+    server: RunningServer, admin: Any, name: str
+) -> None:
+    name = name[-40:]
+    request = service_account_pb2.CreateServiceAccountRequest(service_account_id=name, request_id=str(uuid.uuid4()))
+    first = admin.CreateServiceAccount(request)
+    wanted = operator_pb2.Operator(role=access_pb2.ROLE_ADMIN)
+    made = admin.CreateOperator(operator_pb2.CreateOperatorRequest(operator_id=name, operator=wanted))
+
+    with server.connect(made.token) as client, refused("REQUEST_ID_REUSED"):
+        client.admin.CreateServiceAccount(request)
+    assert admin.CreateServiceAccount(request) == first
+
+
+def test_the_operator_of_the_servers_own_token_is_shown_and_cannot_be_changed(admin: Any, name: str) -> None:
+    for letter in "az":
+        wanted = operator_pb2.Operator(role=access_pb2.ROLE_VIEWER)
+        admin.CreateOperator(operator_pb2.CreateOperatorRequest(operator_id=f"{letter}-{name[-40:]}", operator=wanted))
+    found, token = [], ""
+    while True:
+        page = admin.ListOperators(operator_pb2.ListOperatorsRequest(page_size=1, page_token=token))
+        found += [each.name.removeprefix("operators/") for each in page.operators]
+        if not (token := page.next_page_token):
+            break
+
+    assert found == sorted(found)
+    assert found.count("admin") == 1
+    shown = admin.GetOperator(operator_pb2.GetOperatorRequest(name="admin"))
+    assert shown.role == access_pb2.ROLE_ADMIN
+    assert shown.HasField("last_use_time")
+    for change in (
+        lambda: admin.DeleteOperator(operator_pb2.DeleteOperatorRequest(name="admin")),
+        lambda: admin.RotateOperatorToken(operator_pb2.RotateOperatorTokenRequest(name="admin")),
+        lambda: admin.UpdateOperator(
+            operator_pb2.UpdateOperatorRequest(operator=operator_pb2.Operator(name="admin", disabled=True))
+        ),
+    ):
+        with refused("STATE_CONFLICT"):
+            change()
+
+
 @pytest.mark.parametrize("asked", [{"page_token": "bogus"}, {"page_size": -1}, {"operator": "a/b"}])
 def test_what_cannot_be_asked_is_refused(admin: Any, asked: dict[str, Any]) -> None:
     with refused("PAGE_TOKEN_INVALID" if "page_token" in asked else "FIELD_INVALID"):

@@ -202,6 +202,25 @@ async def test_a_change_that_is_rolled_back_leaves_the_key_before_in_force(datab
     assert await opened(database, await started(database, path)) == "hush"
 
 
+async def test_a_change_that_follows_at_once_and_fails_leaves_the_key_of_the_one_before(
+    database: Database, path: Path
+) -> None:
+    vault = await started(database, path)
+    await database.run(sealed_source(vault))
+
+    def second(tx: Transaction) -> None:
+        Rekeying(path, vault, lambda: None).change(tx)
+        raise Killed
+
+    first = asyncio.ensure_future(database.run(Rekeying(path, vault, lambda: None).change))
+    with pytest.raises(Killed):
+        await database.run(second)  # the loop hears of the first only now
+    assert await first == 1
+
+    assert await opened(database, vault) == "hush"
+    assert await opened(database, await started(database, path)) == "hush"
+
+
 async def test_a_key_that_could_not_be_given_its_name_is_not_overwritten_by_another_one(
     database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,8 +121,9 @@ def _value(value: Any) -> str:
 
 
 def _host(peer: str) -> str:
-    """Return where a call came from: `10.1.2.3` of `ipv4:10.1.2.3:41234`, `::1` of `ipv6:[::1]:41234`."""
-    kind, _, rest = peer.partition(":")
+    """Return where a call came from: `10.1.2.3` of `ipv4:10.1.2.3:41234`, `::1 as ann` of `ipv6:[::1]:41234 as ann`."""
+    where, as_, name = peer.partition(" as ")
+    kind, _, rest = where.partition(":")
     if kind in {"ipv4", "ipv6"}:
-        return rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
-    return peer
+        where = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+    return f"{where}{as_}{name}"

@@ -82,7 +82,7 @@ def _role_word(operator: "api.Operator") -> str:
 
 @verb
 def list_(session: Session) -> None:
-    """List the operators. `admin`, whose token lies in the state directory, is always there and not among them.
+    """List the operators. `admin`, whose token is the server's admin.token, is always there.
 
     Examples:
       modelhost operator list
@@ -105,7 +105,7 @@ def list_(session: Session) -> None:
     session.out.table(
         ["OPERATOR", "ROLE", "STATE", "EXPIRES", "LAST USED", "DESCRIPTION"],
         rows,
-        empty="no operators but admin: `modelhost operator add NAME --role deployer`",
+        empty="none",
     )
     _warn(session, answer.operators)
 

@@ -31,7 +31,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT: a `page_token` was not made by this server for this list."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT: a `request_id` was used before with another body."""
+    """INVALID_ARGUMENT: a `request_id` was used before with another body, or by another operator."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 5
     """ABORTED: the resource has changed since the `etag` was read."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
@@ -50,6 +50,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: too many tries with a wrong signature; `RetryInfo` says when to try again."""
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 13
     """UNAUTHENTICATED: the bearer token, or the key that it is, has expired; IssueToken gives another one."""
+    ERROR_REASON_TOO_MANY_TOKENS: _ErrorReason.ValueType  # 14
+    """RESOURCE_EXHAUSTED: a service account has got too many tokens in a short time; `RetryInfo` says when to try again."""
     ERROR_REASON_DATA_SOURCE_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no data source of that name is registered."""
     ERROR_REASON_DATA_SOURCE_EXISTS: _ErrorReason.ValueType  # 21
@@ -202,7 +204,7 @@ ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 2
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT: a `page_token` was not made by this server for this list."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT: a `request_id` was used before with another body."""
+"""INVALID_ARGUMENT: a `request_id` was used before with another body, or by another operator."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 5
 """ABORTED: the resource has changed since the `etag` was read."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
@@ -221,6 +223,8 @@ ERROR_REASON_LOGIN_THROTTLED: ErrorReason.ValueType  # 12
 """RESOURCE_EXHAUSTED: too many tries with a wrong signature; `RetryInfo` says when to try again."""
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 13
 """UNAUTHENTICATED: the bearer token, or the key that it is, has expired; IssueToken gives another one."""
+ERROR_REASON_TOO_MANY_TOKENS: ErrorReason.ValueType  # 14
+"""RESOURCE_EXHAUSTED: a service account has got too many tokens in a short time; `RetryInfo` says when to try again."""
 ERROR_REASON_DATA_SOURCE_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no data source of that name is registered."""
 ERROR_REASON_DATA_SOURCE_EXISTS: ErrorReason.ValueType  # 21

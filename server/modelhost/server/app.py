@@ -59,7 +59,7 @@ from modelhost.server.serving.confinement import end_users_of
 from modelhost.server.serving.host import WorkerHost
 from modelhost.server.serving.isolation import Isolation, establish
 from modelhost.server.serving.output import OutputPump
-from modelhost.server.serving.process import Spawner, raise_open_files
+from modelhost.server.serving.process import Spawner, leave_no_cores, raise_open_files
 from modelhost.server.serving.router import Router
 from modelhost.server.serving.uids import Uids
 from modelhost.server.sources.outgoing import Outgoing
@@ -97,6 +97,7 @@ class App:
         self.certificates = Certificates(tls_files) if tls_files else None
         self._tls = settings.transport.tls
         raise_open_files()
+        leave_no_cores()
         self._chores: list[asyncio.Future[None]] = []
         self.state = state = StateDir(settings.state_dir)
         state.lock()

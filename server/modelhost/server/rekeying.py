@@ -78,14 +78,14 @@ class Rekeying:
         seals.set_check(tx, following.check())
         tx.on_rollback(self._vault.use(key))
 
-        def act() -> None:
+        def stored() -> None:
             try:
                 self._finish(upcoming)
             except Conflict as error:
                 log.error("secret.key could not be put in its place; the next start does that", error=error.message)
-            self._changed()
 
-        tx.after_commit(act)
+        tx.on_commit(stored)  # not on the loop: the next change may have written its own key by then
+        tx.after_commit(self._changed)
         return count
 
     def _finish(self, upcoming: Path) -> None:

@@ -24,8 +24,9 @@ class Throttle:
         return max(0.0, missing - (self._burst - 1) * self._seconds_each)
 
     def count(self, *name: str, now: float) -> None:
-        """It has tried."""
-        self._full_at[name] = max(self._full_at.get(name, now), now) + self._seconds_each
+        """It has tried. Whatever it tries at once, it waits no longer than it takes for the bucket to be as new."""
+        full_at = max(self._full_at.get(name, now), now) + self._seconds_each
+        self._full_at[name] = min(full_at, now + self._burst * self._seconds_each)
         self._full_at.move_to_end(name)
         if len(self._full_at) > MOST_KEPT:
             self._full_at.popitem(last=False)

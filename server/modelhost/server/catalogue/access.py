@@ -34,6 +34,15 @@ ACCESS = (
         "too many wrong signatures for ak_5b1f0c9e2a7d4c3b8e6f from 10.1.2.3",
     ),
     Entry(
+        ErrorReason.ERROR_REASON_TOO_MANY_TOKENS,
+        Step.ACCESS,
+        "More tokens than calls need",
+        "An account may get 300 tokens at once, then one a second: each is a write to the disk, and is good for many"
+        " calls. An application that asks for one before each call comes here.",
+        "Keep a token for as long as it works, as the Python client does; try again when `RetryInfo` says.",
+        "ak_5b1f0c9e2a7d4c3b8e6f has got too many tokens in a short time",
+    ),
+    Entry(
         ErrorReason.ERROR_REASON_RATE_LIMIT_EXCEEDED,
         Step.ACCESS,
         "Faster than the grant allows",

@@ -48,9 +48,11 @@ class AuditStream:
         """Have an event written. Does not wait."""
         if self._queue.qsize() >= WAITING_EVENTS:
             self._left_out += 1
+            if self._left_out == 1:
+                log.error("the audit's stream does not keep up: events are left out; ListAuditEvents has all")
             return
         if self._left_out:
-            log.error("the audit's stream did not keep up; ListAuditEvents has all", left_out=self._left_out)
+            log.error("the audit's stream goes on", left_out=self._left_out)
             self._left_out = 0
         self._queue.put(line_of(event))
 
@@ -58,13 +60,15 @@ class AuditStream:
         """Write what is left, as far as the other side takes it within `CLOSE_SECONDS`."""
         self._queue.put(None)
         self._thread.join(CLOSE_SECONDS)
-        if self._thread.is_alive() or self._left_out:
-            left_out = self._left_out + self._queue.qsize()
-            log.error("the audit's stream did not take the last events; ListAuditEvents has all", left_out=left_out)
+        if left_out := self._left_out + self._queue.qsize():
+            log.error("the audit's stream has not taken all events; ListAuditEvents has them", left_out=left_out)
 
     def _run(self) -> None:
         while (line := self._queue.get()) is not None:
-            self._handler.handle(logging.LogRecord("modelhost.audit", logging.INFO, "", 0, line, None, None))
+            try:
+                self._handler.handle(logging.LogRecord("modelhost.audit", logging.INFO, "", 0, line, None, None))
+            except Exception:  # of a file that cannot be opened again, which logging does not catch
+                _not_written()
         self._handler.close()
 
 

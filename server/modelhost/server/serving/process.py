@@ -25,6 +25,12 @@ OPEN_FILES = 4096  # a worker's
 MOST_OPEN_FILES = 65_536  # the server's: some thousand workers; old programs that builds run close as many one by one
 
 
+def leave_no_cores() -> None:
+    """Have no core be dumped of this process, nor of those that it starts: there are secrets in its memory."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def raise_open_files() -> None:
     """Let this process open as many files as its hard limit allows, within reason: each worker takes a few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

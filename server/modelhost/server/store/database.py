@@ -35,6 +35,7 @@ class Transaction:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self.committed: list[Callable[[], None]] = []
+        self.stored: list[Callable[[], None]] = []
         self.rolled_back: list[Callable[[], None]] = []
 
     def execute(self, sql: str, *values: Value) -> Iterator[Row]:
@@ -58,6 +59,10 @@ class Transaction:
     def after_commit(self, act: Callable[[], None]) -> None:
         """Have `act` called on the event loop once this transaction is on disk; not at all if it is rolled back."""
         self.committed.append(act)
+
+    def on_commit(self, act: Callable[[], None]) -> None:
+        """Have `act`, which must not raise, called on the database's thread once this is on disk, before the next."""
+        self.stored.append(act)
 
     def on_rollback(self, act: Callable[[], None]) -> None:
         """Have `act` called on the database's thread if nothing of this transaction happens."""
@@ -97,13 +102,17 @@ class Database:
             result = function(transaction)
             self._connection.execute("COMMIT")
         except BaseException as error:
-            if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk failed
-                self._connection.execute("ROLLBACK")
-            for act in transaction.rolled_back:
-                act()
+            try:
+                if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk failed
+                    self._connection.execute("ROLLBACK")
+            finally:
+                for act in transaction.rolled_back:
+                    act()
             if is_full(error):
                 raise DiskFull(os.strerror(errno.ENOSPC)) from error
             raise
+        for act in transaction.stored:
+            act()
         for act in transaction.committed:
             loop.call_soon_threadsafe(act)
         return result

@@ -9,6 +9,7 @@ from modelhost.server.api.call import Call
 from modelhost.server.control.collector import Collector
 from modelhost.server.control.runtimes import Runtimes
 from modelhost.server.errors import NotFound
+from modelhost.server.serving.finish import finish
 from modelhost.server.store import deployments
 from modelhost.server.store.database import Database
 from modelhost.v1 import runtime_pb2 as pb
@@ -74,7 +75,7 @@ class HostMethods:
     ) -> pb.CollectEnvironmentsResponse:
         """Remove what nothing names."""
         # What is removed is recorded, whether or not anybody still waits for the answer.
-        return await asyncio.shield(asyncio.ensure_future(self._collect(call, request)))
+        return await finish(self._collect(call, request))
 
     async def _collect(self, call: Call, request: pb.CollectEnvironmentsRequest) -> pb.CollectEnvironmentsResponse:
         collected = await self._collector.collect(only_say=request.validate_only)

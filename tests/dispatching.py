@@ -17,6 +17,7 @@ ADMIN_TOKEN = "mha_token"
 def dispatcher_of(
     method: Any,
     observers: Mapping[str, Observer],
+    operators: Operators | None = None,
     *,
     changes: Changes | None = None,
     stopping: asyncio.Event | None = None,
@@ -24,7 +25,7 @@ def dispatcher_of(
     changes = changes or Changes()
     return Dispatcher(
         [method],
-        Gate(Operators(ADMIN_TOKEN), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
+        Gate(operators or Operators(ADMIN_TOKEN), Accounts(), Tokens(lambda: b"k" * 32, lifetime=60.0)),
         stopping or asyncio.Event(),
         observers,
         lets_anonymous_in=lambda: False,

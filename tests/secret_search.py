@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -24,10 +24,11 @@ FORMS = {
     "an API key": re.compile(rb"mhk_" + RANDOM),
     "a bearer token": re.compile(rb"eyJhbGciOiJIUzI1NiIs[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\." + RANDOM),
 }
-# Where a server keeps its own; `.x` is what is to become `x`. Files that tests write for the command: `*.token`.
-MEANT = ("admin.token", "secret.key", "secret.key.next", "*.token")
+# Where a server keeps its own; `.x` is what is to become `x`. The last three are what tests write for the command.
+MEANT = ("admin.token", "secret.key", "secret.key.next", "*.token", "*.secret", "*.key")
 PASSED_OVER = ("site-packages", "dist-packages")  # of environments: packages as they come from an index
 MOST_BYTES = 256 * 1024 * 1024  # of one file
+GZIP, TAR = b"\x1f\x8b", b"ustar"  # how files begin, the second at byte 257
 WORKER_OUTPUT = "secrets found"
 
 
@@ -101,30 +102,30 @@ def _keys(files: list[Path]) -> list[bytes]:
 def _kinds_in_file(path: Path, keys: list[bytes]) -> Iterator[str]:
     try:
         with path.open("rb") as file:
-            if file.read(2) == b"\x1f\x8b":
-                yield from _kinds_in_archive(path, keys)
-            size = min(os.fstat(file.fileno()).st_size, MOST_BYTES)
-            if size and not _is_meant(path.name):
+            packed = file.read(2) == GZIP
+            file.seek(0)
+            content = gzip.GzipFile(fileobj=file) if packed else file
+            begin = content.read(512)
+            content.seek(0)
+            if begin[257:262] == TAR:
+                yield from _kinds_in_archive(content, keys)
+            elif packed:
+                yield from _kinds(content.read(MOST_BYTES), keys)
+            elif begin and not _is_meant(path.name):
+                size = min(os.fstat(file.fileno()).st_size, MOST_BYTES)
                 with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
                     yield from _kinds(data, keys)
-    except OSError:  # gone meanwhile, or nobody's to read
+    except (tarfile.TarError, EOFError, OSError):  # half of an archive; or it is gone meanwhile
         return
 
 
-def _kinds_in_archive(path: Path, keys: list[bytes]) -> Iterator[str]:
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.isfile() and not _is_meant(Path(member.name).name):
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    yield from (f"{kind}, {member.name}" for kind in _kinds(content.read(MOST_BYTES), keys))
-    except (tarfile.TarError, EOFError, OSError):  # no archive, or half of one
-        try:
-            with gzip.open(path) as file:
-                yield from _kinds(file.read(MOST_BYTES), keys)
-        except (EOFError, OSError):
-            return
+def _kinds_in_archive(file: IO[bytes], keys: list[bytes]) -> Iterator[str]:
+    with tarfile.open(fileobj=file) as archive:
+        for member in archive:
+            if member.isfile() and not _is_meant(Path(member.name).name):
+                content = archive.extractfile(member)
+                assert content is not None
+                yield from (f"{kind}, {member.name}" for kind in _kinds(content.read(MOST_BYTES), keys))
 
 
 def _kinds(data: bytes | mmap.mmap, keys: list[bytes]) -> Iterator[str]:

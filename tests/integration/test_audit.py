@@ -90,12 +90,15 @@ def test_of_a_change_only_what_is_different_is_kept(
 def test_what_was_not_set_and_is_now_is_seen_and_the_other_way_round(
     server: RunningServer, admin: Any, source_of_all: str, name: str
 ) -> None:
-    server.create(name, source_of_all)
+    server.deploy(name, source_of_all)
     service = server.get(name).service
     admin.OpenService(service_pb2.OpenServiceRequest(name=name))
     admin.CloseService(service_pb2.CloseServiceRequest(name=name))
     admin.CloseService(service_pb2.CloseServiceRequest(name=name))
 
+    with refused("SERVICE_NOT_FOUND"):  # there is none before it has first run
+        server.create(f"{name[:40]}-2", source_of_all)
+        admin.OpenService(service_pb2.OpenServiceRequest(name=f"{name[:40]}-2"))
     seen = [(event.before_json, event.after_json) for event in events(admin, resource=service)]
 
     assert seen == [("{}", "{}"), ('{"open":true}', '{"open":false}'), ('{"open":false}', '{"open":true}')]
@@ -162,15 +165,22 @@ def test_every_kind_of_change_is_recorded_and_none_of_their_secrets(
     server: RunningServer, admin: Any, source_of_all: str, name: str
 ) -> None:
     name = name[-40:]
-    server.create(name, source_of_all)
+    server.deploy(name, source_of_all)
+    service = server.get(name).service.removeprefix("services/")
+    resources = {"UpdateDataSource": f"dataSources/{source_of_all}", "RotateSecretKey": "secret.key"}
+    resources |= dict.fromkeys(("OpenService", "CloseService"), f"services/{service}")
+    resources |= dict.fromkeys(("GrantService", "RevokeService"), f"serviceAccounts/{name}/grants/{service}")
+    resources |= {"CollectEnvironments": "environments"}
+    kinds = {"Operator": "operators", "Account": "serviceAccounts", "ApiKey": "serviceAccounts"}
     begun = time.time()
     secrets = []
 
     for method, change in CHANGES.items():
         answer = change(admin, source_of_all, name)
         secrets += [getattr(answer, field, "") for field in ("secret_key", "key", "token")]
-        newest = events(admin, method=method, start_time={"seconds": int(begun)})
-        assert newest, f"{method} was not recorded"
+        kind = next((kinds[word] for word in kinds if word in method), "deployments")
+        (event,) = events(admin, method=method, resource=resources.get(method, f"{kind}/{name}"))[:1]
+        assert event.time.ToMilliseconds() / 1000 >= begun - 0.001, f"{method} was not recorded"
 
     shown = str(events(admin, start_time={"seconds": int(begun)}))
     secrets = [secret for secret in secrets if secret]

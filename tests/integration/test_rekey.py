@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from modelhost.client.signing import ServiceAccountKey, signed_request
+from modelhost.server.access import issuing
+from modelhost.server.access.account_commands import AccountCommands
+from modelhost.server.access.accounts import Accounts
 from modelhost.server.backup import save as backup_save
 from modelhost.server.backup.archive import BackupProblem
 from modelhost.server.backup.save import save
@@ -24,11 +27,6 @@ from tests.git_repos import Repo
 from tests.running import RunningServer, eventually, reason_of
 
 SECRET_MODEL = b"import os\ndef predict(p):\n    return os.environ['WORD']\n"
-
-
-def rotate(server: RunningServer) -> int:
-    answer = server.client.admin.RotateSecretKey(operator_pb2.RotateSecretKeyRequest())
-    return int(answer.resealed)
 
 
 def login(server: RunningServer, account: service_account_pb2.ServiceAccount) -> str:
@@ -54,7 +52,9 @@ def test_everything_that_is_sealed_opens_with_the_new_key_also_after_a_restart(t
         token = login(server, account)
         before = (state / "secret.key").read_text()
 
-        assert rotate(server) == 5  # a variable of the deployment and twice of its revision, a secret key, an answer
+        again = operator_pb2.RotateSecretKeyRequest(request_id="0b0cb5ad-1e36-4b4b-9d6c-9f8e3a4f1f10")
+        # A variable of the deployment and twice of its revision, a secret key, an answer.
+        assert server.client.admin.RotateSecretKey(again).resealed == 5
 
         assert (state / "secret.key").read_text() != before
         assert not (state / "secret.key.next").exists()
@@ -72,6 +72,9 @@ def test_everything_that_is_sealed_opens_with_the_new_key_also_after_a_restart(t
         with server.connect(login(server, account)) as client:
             assert client.predict("model", 0).result == "hush"
         assert server.client.admin.CreateServiceAccount(request) == account
+        now = (state / "secret.key").read_text()
+        assert server.client.admin.RotateSecretKey(again).resealed == 5
+        assert (state / "secret.key").read_text() == now
 
 
 # -- in the middle -----------------------------------------------------------------------------------------------------
@@ -164,6 +167,59 @@ async def test_killed_before_the_file_has_its_name_the_key_is_the_new_one(
 
     assert await opened(database, await started(database, path)) == "hush"
     assert files(path) == {"secret.key": upcoming}
+
+
+async def test_what_is_sealed_while_the_loop_has_no_time_for_it_is_sealed_with_the_new_key(
+    database: Database, path: Path
+) -> None:
+    vault = await started(database, path)
+    accounts = Accounts()
+    commands = AccountCommands(accounts, vault, lambda: None)
+    await database.run(sealed_source(vault))
+
+    database.run_now(Rekeying(path, vault, lambda: None).change)  # and nothing that is to follow has happened yet
+    database.run_now(lambda tx: commands.create(tx, "shop", description="", disabled=False, lifetime=None))
+    await asyncio.sleep(0)
+
+    later = await started(database, path)
+    (stored_account,) = await database.run(accounts.load)
+    (key,) = stored_account.credentials
+    assert later.open(key.sealed, issuing.purpose(key.id)).startswith("mhs_")
+    assert await opened(database, later) == "hush"
+
+
+async def test_a_change_that_is_rolled_back_leaves_the_key_before_in_force(database: Database, path: Path) -> None:
+    vault = await started(database, path)
+
+    def change(tx: Transaction) -> None:
+        Rekeying(path, vault, lambda: None).change(tx)
+        raise Killed
+
+    with pytest.raises(Killed):
+        await database.run(change)
+    await database.run(sealed_source(vault))
+
+    assert await opened(database, await started(database, path)) == "hush"
+
+
+async def test_a_key_that_could_not_be_given_its_name_is_not_overwritten_by_another_one(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = await started(database, path)
+    await database.run(sealed_source(vault))
+
+    def refuse(old: Path, new: Path) -> None:
+        if new == path:
+            raise OSError(5, "Input/output error")
+        os.replace(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse)
+        await database.run(Rekeying(path, vault, lambda: None).change)
+        await asyncio.sleep(0)
+        with pytest.raises(Conflict, match=r"secret\.key\.next could not be put in the place"):
+            await database.run(Rekeying(path, vault, lambda: None).change)
+    assert await opened(database, await started(database, path)) == "hush"
 
 
 async def test_what_the_key_does_not_open_stays_as_it_is(database: Database, path: Path) -> None:

@@ -148,8 +148,11 @@ def test_who_is_not_let_in_does_not_count(server: RunningServer, model: str, acc
 def test_calls_of_an_open_service_without_a_token_are_anonymous(server: RunningServer, model: str) -> None:
     server.client.admin.OpenService(service_pb2.OpenServiceRequest(name=model))
 
-    with server.connect(None) as nobody:
-        nobody.predict(model, do("nothing"))
+    try:
+        with server.connect(None) as nobody:
+            nobody.predict(model, do("nothing"))
+    finally:
+        server.client.admin.CloseService(service_pb2.CloseServiceRequest(name=model))
 
     assert [(each.caller, each.past_day.requests) for each in usage_of(server, model).callers] == [("anonymous", 1)]
 

@@ -1,20 +1,22 @@
 """Every call has a name, and how it ended is told, whatever it ended with."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from structlog.contextvars import clear_contextvars, get_contextvars
 
 from modelhost.server.access.callers import NOBODY, Caller
+from modelhost.server.access.operators import Operators, digest_of
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
-from modelhost.server.api.methods import Access, Unary
+from modelhost.server.api.methods import Access, ServerStream, Unary
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.status import CallFailed, Code
 from modelhost.server.errors import NotFound
-from modelhost.server.identities import Role
+from modelhost.server.identities import Operator, Role
 from modelhost.server.serving.router import Router
 from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -136,3 +138,26 @@ async def test_a_fault_of_the_server_in_a_prediction_is_logged_with_what_it_was_
 
     assert get_contextvars() == {"request_id": "mine", "deployment": "model", "revision": 3}
     assert told.calls == [(REQUEST.ByteSize(), "INTERNAL", "INTERNAL", 0)]
+
+
+async def test_a_stream_ends_when_the_token_that_it_was_opened_with_does(told: Told) -> None:
+    async def nothing(call: Call, request: pb.PredictRequest) -> AsyncIterator[pb.PredictResponse]:
+        yield pb.PredictResponse(revision=1)
+        await asyncio.Event().wait()
+
+    method: Any = ServerStream(PATH, Access.OPERATOR, Role.VIEWER, pb.PredictRequest, nothing)
+    operators = Operators("mha_admin")
+    ends = time.time() + 0.3
+    operators.put(Operator("o", "ann", Role.VIEWER, "", digest_of("mha_ann"), False, 1, 0.0, 0.0, 0.0, ends, None))
+    call = Call(PATH, {"authorization": "Bearer mha_ann"}, "peer", None)
+    seen = []
+
+    async def follow() -> None:
+        async for data in dispatcher_of(method, {}, operators).server_stream(method, call, b""):
+            seen.append(pb.PredictResponse.FromString(data).revision)  # noqa: PERF401 - until it fails
+
+    with pytest.raises(CallFailed) as caught:
+        await follow()
+
+    assert seen == [1]
+    assert caught.value.status.reason == "TOKEN_EXPIRED"

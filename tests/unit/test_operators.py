@@ -53,9 +53,9 @@ def test_a_token_is_for_its_owner_to_read(path: Path) -> None:
 
 def test_each_server_has_a_token_of_its_own(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        Operators.from_file(tmp_path / name)
+        Operators.from_file(tmp_path / f"{name}.token")
 
-    assert (tmp_path / "a").read_text() != (tmp_path / "b").read_text()
+    assert (tmp_path / "a.token").read_text() != (tmp_path / "b.token").read_text()
 
 
 @pytest.mark.parametrize("value", ["Bearer secret", "bearer secret", "BEARER secret", "Bearer  secret "])

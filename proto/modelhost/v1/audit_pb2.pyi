@@ -43,7 +43,9 @@ class AuditEvent(google.protobuf.message.Message):
     resource: builtins.str
     """Output only. What was changed: `deployments/iris`."""
     peer: builtins.str
-    """Output only. From where, as gRPC says it: `ipv4:10.1.2.3:41234`."""
+    """Output only. From where, as gRPC says it: `ipv4:10.1.2.3:41234`; over mutual TLS also the first name in the client's
+    certificate: `ipv4:10.1.2.3:41234 as alice`.
+    """
     request_id: builtins.str
     """Output only. The call's id, as in the server's log."""
     before_json: builtins.str

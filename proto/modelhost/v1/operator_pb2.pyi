@@ -25,7 +25,8 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 @typing.final
 class Operator(google.protobuf.message.Message):
     """Who looks after the server, under a name, with a token and a role. `operators/admin`, whose token is the file
-    `admin.token` in the state directory, is always there, is an admin, and is no resource that could be changed.
+    `admin.token` in the state directory, is always there, is an admin, and cannot be changed; of its last use no more is
+    known than since the start of the server.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -18,6 +18,7 @@ from modelhost.server.private import write
 from modelhost.server.store import requests, seals
 from modelhost.server.store.database import Transaction
 from modelhost.server.vault import Vault, encoded, new_key
+from modelhost.v1.error_reason_pb2 import ErrorReason
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -49,13 +50,15 @@ class Rekeying:
         self._changed = changed
 
     def change(self, tx: Transaction) -> int:
-        """Seal everything with a new key, in force once that is on disk; returns how many secrets that were.
+        """Seal everything with a new key, in force with this transaction; returns how many secrets that were.
 
-        What the key there is does not open stays as it is. Raises `OSError`.
+        From here on what is sealed is sealed with it, also later in this transaction. What the key there is does not
+        open stays as it is. Raises `Conflict` where the key before could not be given its name yet, `OSError`.
         """
+        upcoming = _upcoming(self._path)
+        self._finish(upcoming)
         key = new_key()
         following = Vault(key)
-        upcoming = _upcoming(self._path)
         write(upcoming, encoded(key))
 
         def renewed(sealed: str, purpose: str) -> str | None:
@@ -73,17 +76,32 @@ class Rekeying:
             of_answer=requests.purpose,
         )
         seals.set_check(tx, following.check())
+        tx.on_rollback(self._vault.use(key))
 
         def act() -> None:
-            self._vault.use(key)
             try:
-                os.rename(upcoming, self._path)
-            except OSError as error:
-                log.error("secret.key could not be put in its place; the next start does that", error=str(error))
+                self._finish(upcoming)
+            except Conflict as error:
+                log.error("secret.key could not be put in its place; the next start does that", error=error.message)
             self._changed()
 
         tx.after_commit(act)
         return count
+
+    def _finish(self, upcoming: Path) -> None:
+        """Give the key in force its name, where it has that of one to come."""
+        try:
+            if upcoming.exists() and self._vault.is_key(upcoming):
+                os.rename(upcoming, self._path)
+        except OSError as error:
+            raise Conflict(
+                ErrorReason.ERROR_REASON_STATE_CONFLICT,
+                "{upcoming} could not be put in the place of {key}: {cause}",
+                hint="Mend that, or restart the server, which tries it again.",
+                upcoming=upcoming.name,
+                key=self._path.name,
+                cause=os.strerror(error.errno) if error.errno else error,
+            ) from None
 
 
 def _upcoming(path: Path) -> Path:

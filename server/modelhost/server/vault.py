@@ -7,6 +7,7 @@ be on its way from the database to its use.
 import hmac
 import os
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -43,10 +44,15 @@ class Vault:
             raise ValueError(f"{path} does not hold a key of {KEY_BYTES} bytes; put the right one in its place")
         return cls(key)
 
-    def use(self, key: bytes) -> None:
-        """Seal with another key from now on."""
-        self._key = key
-        self._ciphers = [AESGCM(key), *self._ciphers]
+    def use(self, key: bytes) -> Callable[[], None]:
+        """Seal with another key from now on; what is returned takes that back. From any thread."""
+        before = self._key, self._ciphers
+        self._key, self._ciphers = key, [AESGCM(key), *self._ciphers]
+
+        def back() -> None:
+            self._key, self._ciphers = before
+
+        return back
 
     def close(self, text: str, purpose: str) -> str:
         """Encrypt."""
@@ -77,6 +83,10 @@ class Vault:
             "the stored secret of {purpose} does not open with this server's secret.key",
             purpose=purpose,
         )
+
+    def is_key(self, path: Path) -> bool:
+        """Whether a file holds the key in use. Raises `OSError`."""
+        return hmac.compare_digest(path.read_bytes().strip(), encoded(self._key).encode())
 
     def check(self) -> str:
         """A text by which this key is known again."""

@@ -105,11 +105,11 @@ def test_opening_twice_is_opening_once(channel: grpc.Channel, admin: AccessAdmin
 def test_an_open_service_that_is_deleted_leaves_no_door_open(
     server: RunningServer, channel: grpc.Channel, admin: AccessAdmin, model: str, name: str
 ) -> None:
-    server.create(name, model)
+    server.deploy(name, model)
     admin.set_open(name, open_=True)
     assert anonymous_is_let_in(channel)
 
-    server.client.admin.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=name))
+    server.client.admin.DeleteDeployment(deployment_pb2.DeleteDeploymentRequest(name=name, force=True))
 
     eventually(lambda: not anonymous_is_let_in(channel))
     assert refusal_of(lambda: predict(channel, name, None)).reason == "UNAUTHENTICATED"

@@ -1,5 +1,6 @@
 """Who tries wrong signatures is slowed down, by access key and host, and nobody else is."""
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,6 @@ import pytest
 
 from modelhost.server.access.accounts import Accounts, StoredAccount
 from modelhost.server.access.issuing import Issuer, purpose
-from modelhost.server.access.throttle import MOST_KEPT, Throttle
 from modelhost.server.access.tokens import Tokens
 from modelhost.server.errors import Busy, Unauthenticated
 from modelhost.server.identities import Credential, CredentialKind, ServiceAccount
@@ -41,14 +41,19 @@ def account(admin: AccessAdmin, model: str, name: str) -> Account:
 @contextmanager
 def working(server: RunningServer, account: Account, model: str) -> Iterator[list[str]]:
     """Logs in and calls meanwhile, over and over; collects how that ends."""
-    ended, over = [""], threading.Event()
+    ended, over, token = [""], threading.Event(), ""
     ended.clear()
 
     def work() -> None:
+        nonlocal token
         with raw_channel(server.address) as channel:
-            while not over.is_set():
+            for number in itertools.count():
+                if over.is_set():
+                    return
                 try:
-                    predict(channel, model, login(channel, account))
+                    if number % 50 == 0:
+                        token = login(channel, account)
+                    predict(channel, model, token)
                     ended.append("OK")
                 except grpc.RpcError as error:
                     ended.append(as_refusal(error).reason)
@@ -190,14 +195,11 @@ async def test_guesses_from_one_host_do_not_slow_the_account_at_another(desk: De
     assert await desk.login(desk.account.secret_key) == "right"
 
 
-def test_what_is_kept_of_wrong_tries_is_bounded_and_the_latest_are_kept() -> None:
-    throttle, now = Throttle(), 1_000_000.0
-    for key in ("first", *map(str, range(MOST_KEPT)), "last"):
-        for _ in range(ANSWERED):
-            throttle.failed(key, "10.0.0.1", now)
+async def test_an_account_gets_a_hundred_tokens_at_once_and_then_one_a_second(desk: Desk) -> None:
+    right = desk.account.secret_key
+    assert {await desk.login(right) for _ in range(100)} == {"right"}
 
-    assert throttle.wait("last", "10.0.0.1", now) == SECONDS_EACH
-    assert throttle.wait(str(MOST_KEPT - 1), "10.0.0.1", now) == SECONDS_EACH
-    assert throttle.wait("first", "10.0.0.1", now) == 0
-    kept = sum(throttle.wait(str(number), "10.0.0.1", now) > 0 for number in range(MOST_KEPT))
-    assert kept == MOST_KEPT - 1  # and the last one
+    assert await desk.login(right, host="10.0.0.2") == "wait 1"
+    desk.now += 1
+    assert await desk.login(right) == "right"
+    assert await desk.login("guess") == "wrong"  # and what is wrong is told as ever

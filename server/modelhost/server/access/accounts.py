@@ -158,9 +158,10 @@ class Accounts:
         return account.grants.get(deployment_uid) if account else None
 
     def last_used(self, account_uid: str) -> dict[str, float]:
-        """When keys of an account were last used since the start of the server, by their ids."""
+        """When keys of an account were last used since the start of the server, by their ids. From any thread."""
         account = self._by_uid.get(account_uid)
-        return {key.id: key.use.last for key in account.keys.values() if key.use.last} if account else {}
+        keys = list(account.keys.values()) if account else []  # at once: the event loop may change them meanwhile
+        return {key.id: key.use.last for key in keys if key.use.last}
 
     def load(self, tx: Transaction) -> list[StoredAccount]:
         """All that are stored, for `put`."""

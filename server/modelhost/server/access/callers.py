@@ -15,6 +15,10 @@ USE_NOTED_SECONDS = 5.0  # between two notes of the same key's use
 class Key(Protocol):
     """What a caller was let in with, and may be taken from it at any moment."""
 
+    @property
+    def expires(self) -> float:
+        """When it ends, if nothing happens before; in seconds since the epoch."""
+
     def works(self, now: float) -> bool:
         """Whether it still lets anybody in."""
 
@@ -49,6 +53,11 @@ class Caller:
     def is_anonymous(self) -> bool:
         """Whether it came without any credentials."""
         return self._key is None
+
+    def seconds_left(self, now: float) -> float | None:
+        """For how long it is let in, if nothing happens before; None for ever."""
+        ends = self.ends if self._key is None else min(self.ends, self._key.expires)
+        return None if math.isinf(ends) else max(0.0, ends - now)
 
     def works(self, now: float) -> bool:
         """Whether it is still let in."""

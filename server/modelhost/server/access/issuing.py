@@ -26,6 +26,8 @@ SKEW_SECONDS: Final = 300
 VERSION: Final = "modelhost-v1"
 SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{64}")
 NONCE: Final = re.compile(r"[A-Za-z0-9_.-]{8,128}")
+WRONG_AT_ONCE, SECONDS_EACH_WRONG = 10, 6.0
+TOKENS_AT_ONCE, SECONDS_EACH_TOKEN = 100, 1.0  # of one account: an application may have many processes
 LONGEST_ACCESS_KEY = 100  # characters; those that are given out are shorter
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -47,7 +49,8 @@ class Issuer:
         self._accounts = live
         self._tokens = tokens
         self._vault = vault
-        self._throttle = Throttle()
+        self._wrong = Throttle(WRONG_AT_ONCE, SECONDS_EACH_WRONG)
+        self._tokens_got = Throttle(TOKENS_AT_ONCE, SECONDS_EACH_TOKEN)
         self._clock = clock
 
     async def issue(
@@ -56,25 +59,24 @@ class Issuer:
         """A token and when it expires. `host` is where the call comes from.
 
         Raises `InvalidRequest` for what is no nonce, `Unauthenticated` in the same words whatever else is wrong, and
-        `Busy` LOGIN_THROTTLED after too many wrong signatures for the key from that host.
+        `Busy` LOGIN_THROTTLED after too many wrong signatures for the key from that host, or too many tokens for it.
         """
         if not NONCE.fullmatch(nonce):
             raise InvalidRequest("nonce", "{field} must be 8 to 128 characters of A-Z a-z 0-9 _ - .")
         now = self._clock()
         known_as = access_key[:LONGEST_ACCESS_KEY]
-        if wait := self._throttle.wait(known_as, host, now):
-            raise Busy(
-                ErrorReason.ERROR_REASON_LOGIN_THROTTLED,
-                "too many wrong signatures for {access_key} from {host}",
-                retry_after=wait,
-                access_key=known_as,
-                host=host,
-            )
+        if wait := self._wrong.wait(known_as, host, now=now):
+            raise _throttled("too many wrong signatures for {access_key} from {host}", wait, known_as, host)
         key = self._signer(access_key, timestamp, nonce, signature, now)
+        if key is not None and (wait := self._tokens_got.wait(known_as, now=now)):
+            raise _throttled("too many tokens for {access_key}: one is good for many calls", wait, known_as, host)
         if key is None or not await self._is_new(access_key, timestamp, nonce, now):
-            self._throttle.failed(known_as, host, now)
-            log.info("a signature was refused", access_key=known_as, host=host)
+            self._wrong.count(known_as, host, now=now)
+            # Of keys that somebody makes up there is no end, and nobody who would want to know.
+            say = log.info if self._accounts.with_access_key(access_key) else log.debug
+            say("a signature was refused", access_key=known_as, host=host)
             raise _refused()
+        self._tokens_got.count(known_as, now=now)
         if not key.works(self._clock()):  # it was taken away meanwhile
             raise _refused()
         key.used(now)
@@ -110,6 +112,11 @@ def purpose(key_id: str) -> str:
 
 def _signed(secret: str, message: bytes) -> str:
     return hmac.digest(secret.encode(), message, "sha256").hex()
+
+
+def _throttled(template: str, wait: float, access_key: str, host: str) -> DomainError:
+    reason = ErrorReason.ERROR_REASON_LOGIN_THROTTLED
+    return Busy(reason, template, retry_after=wait, access_key=access_key, host=host)
 
 
 def _refused() -> DomainError:

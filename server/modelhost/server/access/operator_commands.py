@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from modelhost.server.access.operators import Operators, digest_of, new_token
-from modelhost.server.errors import AlreadyExists, NotFound
+from modelhost.server.errors import AlreadyExists, Conflict, NotFound
 from modelhost.server.identities import BUILT_IN_OPERATOR, Operator, Role
 from modelhost.server.store import operators
 from modelhost.server.store.database import Transaction
@@ -25,12 +25,7 @@ class OperatorCommands:
         """The operator of that id. Raises `NotFound` OPERATOR_NOT_FOUND."""
         found = operators.get(tx, operator_id)
         if found is None and operator_id == BUILT_IN_OPERATOR:
-            raise NotFound(
-                ErrorReason.ERROR_REASON_OPERATOR_NOT_FOUND,
-                "{operator} is whoever has the server's admin.token, and no operator that could be shown or changed;"
-                " remove the file and restart the server to have another token made",
-                operator=operator_id,
-            )
+            return self.built_in()
         if found is None:
             raise NotFound(
                 ErrorReason.ERROR_REASON_OPERATOR_NOT_FOUND,
@@ -38,6 +33,34 @@ class OperatorCommands:
                 operator=operator_id,
             )
         return replace(found, last_used=self._live.last_used(found.uid) or found.last_used)
+
+    def built_in(self) -> Operator:
+        """Whoever has the server's admin.token. Of its use no more is known than since the start of the server."""
+        return Operator(
+            uid="",
+            id=BUILT_IN_OPERATOR,
+            role=Role.ADMIN,
+            description="whoever has the server's admin.token",
+            digest="",
+            disabled=False,
+            version=0,
+            created=0.0,
+            updated=0.0,
+            token_created=0.0,
+            expires=None,
+            last_used=self._live.last_used(""),
+        )
+
+    def find_changeable(self, tx: Transaction, operator_id: str) -> Operator:
+        """The operator of that id, for a change of it. Raises also `Conflict` for the one who is always there."""
+        if operator_id == BUILT_IN_OPERATOR:
+            raise Conflict(
+                ErrorReason.ERROR_REASON_STATE_CONFLICT,
+                "{operator} is whoever has the server's admin.token, and cannot be changed here",
+                hint="Remove the file and restart the server to have another token made.",
+                operator=operator_id,
+            )
+        return self.find(tx, operator_id)
 
     def create(
         self, tx: Transaction, operator_id: str, *, role: Role, description: str, disabled: bool, lifetime: float | None

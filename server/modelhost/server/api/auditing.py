@@ -42,11 +42,11 @@ class Auditor:
             tx,
             AuditEvent(
                 number=0,
-                time=self._clock(),
+                time=round(self._clock() * 1000) / 1000,  # as the API has it: events are asked for by their times
                 operator=call.caller.name,
                 method=call.method.lstrip("/"),
                 resource=resource,
-                peer=call.peer,
+                peer=" as ".join((call.peer, *call.identities[:1])),
                 request_id=call.request_id,
                 before=_json(earlier),
                 after=_json(later),

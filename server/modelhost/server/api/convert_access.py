@@ -122,9 +122,9 @@ def operator(value: Operator, now: float) -> operator_pb2.Operator:
         role=int(value.role),  # type: ignore[arg-type]  # the same numbers
         description=value.description,
         disabled=value.disabled,
-        create_time=timestamp(value.created),
-        update_time=timestamp(value.updated),
-        token_create_time=timestamp(value.token_created),
+        create_time=timestamp(value.created or None),
+        update_time=timestamp(value.updated or None),
+        token_create_time=timestamp(value.token_created or None),
         expire_time=timestamp(value.expires),
         last_use_time=timestamp(value.last_used),
         etag=str(value.version),

@@ -7,11 +7,13 @@ does not exist.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Set
 from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
 
+from modelhost.server.access.callers import NOBODY
 from modelhost.server.access.gate import Gate
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
@@ -82,8 +84,9 @@ class HealthMethods:
                     if stopping.done():
                         return
                     waiting = asyncio.ensure_future(changed.wait())
+                    left = call.caller.seconds_left(time.time())
                     try:
-                        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+                        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=left)
                     finally:
                         waiting.cancel()
             finally:
@@ -94,7 +97,9 @@ class HealthMethods:
             waits = name == self._ready_name and not self._is_ready()
             return _Status.NOT_SERVING if self._stopping.is_set() or waits else _Status.SERVING
         try:
-            service = self._admission.find(self._gate.caller(call.metadata), name)
+            call.caller = NOBODY  # whoever it was before may be let in no more
+            call.caller = self._gate.caller(call.metadata)
+            service = self._admission.find(call.caller, name)
         except (Unauthenticated, NotFound):
             return _Status.SERVICE_UNKNOWN
         live = self._router.status(service.service_id).live and not self._stopping.is_set()

@@ -6,7 +6,7 @@ Parsing, access and errors are the same for every method and every door, and are
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
@@ -206,7 +206,7 @@ class Dispatcher:
                         response, following = following.result(), None
                     except StopAsyncIteration:
                         return
-                    self._check_still(method, call)  # no change tells of a token whose time is over
+                    self._check_still(method, call)
                     yield response
                 await refused
             finally:
@@ -217,9 +217,11 @@ class Dispatcher:
                 await responses.aclose()
 
     async def _refusal(self, method: Method, call: Call, changed: asyncio.Event) -> None:
-        """Raise as soon as the caller would not be let in any more."""
+        """Raise as soon as the caller would not be let in any more, for a change or for its token's time is over."""
         while True:
-            await changed.wait()
+            left = None if method.access is Access.ANYONE else call.caller.seconds_left(time.time())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
             changed.clear()
             self._check_still(method, call)
 

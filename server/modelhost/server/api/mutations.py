@@ -52,7 +52,8 @@ class Mutations:
         request_id = request.request_id
         if request_id:
             _check_uuid(request_id)
-        body = sha256(_body(request)).digest()
+        # Another operator's request is another one: an answer may hold a secret, which is its caller's alone.
+        body = sha256(call.caller.name.encode() + b"\0" + _body(request)).digest()
 
         def once(tx: Transaction) -> M:
             answered = requests.recall(tx, request_id) if request_id else None

@@ -48,9 +48,9 @@ class Plane:
 
     def introduce(self, deployment: Deployment) -> None:
         """Make its service known, and the state of the deployment."""
-        self.router.add(deployment.service_id, deployment.id, deployment.uid)
+        # Whether it is open changes with the transaction that changes it: what is read here may be of before that.
+        self.router.add(deployment.service_id, deployment.id, deployment.uid, open_=deployment.open)
         self.router.find(deployment.service_id).state = deployment.state
-        self.router.set_open(deployment.service_id, deployment.open)
 
 
 class Actor:

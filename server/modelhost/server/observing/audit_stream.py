@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import os
 import queue
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SYSLOG = "syslog"  # the host's own; `syslog://host:port` is another's, by UDP
 LOCAL_SYSLOG = "/dev/log"
 SYSLOG_PORT = 514
 WAITING_EVENTS = 10_000  # at most; more are left out, and that is said
+CLOSE_SECONDS = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -32,29 +34,37 @@ class AuditStream:
     """
 
     def __init__(self, target: str) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(WAITING_EVENTS)
         try:
             self._handler = _handler(target)
         except OSError as error:
             raise OSError(f"the audit cannot be written to {target}: {error.strerror or error}") from error
         self._handler.setFormatter(logging.Formatter("%(message)s"))
-        self._listener = logging.handlers.QueueListener(self._queue, self._handler)
-        self._listener.start()
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._left_out = 0
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
 
     def tell(self, event: AuditEvent) -> None:
         """Have an event written. Does not wait."""
-        record = logging.LogRecord("modelhost.audit", logging.INFO, "", 0, line_of(event), None, None)
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
+        if self._queue.qsize() >= WAITING_EVENTS:
             self._left_out += 1
-            if self._left_out == 1:
-                log.error("the audit's stream does not keep up; what it leaves out is in ListAuditEvents")
+            return
+        if self._left_out:
+            log.error("the audit's stream did not keep up; ListAuditEvents has all", left_out=self._left_out)
+            self._left_out = 0
+        self._queue.put(line_of(event))
 
     def close(self) -> None:
-        """Write what is left."""
-        self._listener.stop()
+        """Write what is left, as far as the other side takes it within `CLOSE_SECONDS`."""
+        self._queue.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive() or self._left_out:
+            left_out = self._left_out + self._queue.qsize()
+            log.error("the audit's stream did not take the last events; ListAuditEvents has all", left_out=left_out)
+
+    def _run(self) -> None:
+        while (line := self._queue.get()) is not None:
+            self._handler.handle(logging.LogRecord("modelhost.audit", logging.INFO, "", 0, line, None, None))
         self._handler.close()
 
 

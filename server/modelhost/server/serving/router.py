@@ -39,11 +39,12 @@ class Router:
         self._on_removal: list[Callable[[Service], None]] = []
         self._count_open = 0
 
-    def add(self, service_id: str, deployment_id: str, deployment_uid: str) -> None:
+    def add(self, service_id: str, deployment_id: str, deployment_uid: str, *, open_: bool = False) -> None:
         """Make a service known; of no effect if it is."""
         if service_id not in self._services:
-            service = Service(service_id, deployment_id, deployment_uid)
+            service = Service(service_id, deployment_id, deployment_uid, open=open_)
             self._services[service_id] = self._services[deployment_id] = service
+            self._count_open += open_
             self.changed(service)
 
     def remove(self, service_id: str) -> None:

@@ -35,6 +35,7 @@ class Transaction:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self.committed: list[Callable[[], None]] = []
+        self.rolled_back: list[Callable[[], None]] = []
 
     def execute(self, sql: str, *values: Value) -> Iterator[Row]:
         """Run one statement and return its rows. It has run when this returns, whether or not rows are taken."""
@@ -57,6 +58,10 @@ class Transaction:
     def after_commit(self, act: Callable[[], None]) -> None:
         """Have `act` called on the event loop once this transaction is on disk; not at all if it is rolled back."""
         self.committed.append(act)
+
+    def on_rollback(self, act: Callable[[], None]) -> None:
+        """Have `act` called on the database's thread if nothing of this transaction happens."""
+        self.rolled_back.append(act)
 
 
 class Database:
@@ -94,6 +99,8 @@ class Database:
         except BaseException as error:
             if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk failed
                 self._connection.execute("ROLLBACK")
+            for act in transaction.rolled_back:
+                act()
             if is_full(error):
                 raise DiskFull(os.strerror(errno.ENOSPC)) from error
             raise

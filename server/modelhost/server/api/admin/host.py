@@ -73,6 +73,10 @@ class HostMethods:
         self, call: Call, request: pb.CollectEnvironmentsRequest
     ) -> pb.CollectEnvironmentsResponse:
         """Remove what nothing names."""
+        # What is removed is recorded, whether or not anybody still waits for the answer.
+        return await asyncio.shield(asyncio.ensure_future(self._collect(call, request)))
+
+    async def _collect(self, call: Call, request: pb.CollectEnvironmentsRequest) -> pb.CollectEnvironmentsResponse:
         collected = await self._collector.collect(only_say=request.validate_only)
         response = pb.CollectEnvironmentsResponse(
             environments=[names.join(names.ENVIRONMENTS, digest) for digest in collected.environments],

@@ -68,7 +68,10 @@ class OperatorMethods:
         after = paging.key_in(request.page_token, names.OPERATORS)
 
         def read(tx: Transaction) -> list[Operator]:
-            return [self._commands.find(tx, each.id) for each in operators.page(tx, after, size + 1)]
+            found = [self._commands.find(tx, each.id) for each in operators.page(tx, after, size + 1)]
+            if after < BUILT_IN_OPERATOR:
+                found = sorted([self._commands.built_in(), *found], key=lambda each: each.id)
+            return found[: size + 1]
 
         found = await self._database.run(read)
         return pb.ListOperatorsResponse(
@@ -142,7 +145,7 @@ class OperatorMethods:
         return await self._mutations.run(call, request, pb.RotateSecretKeyResponse, rotate, subject)
 
     def _current(self, tx: Transaction, operator_id: str, etag: str) -> Operator:
-        operator = self._commands.find(tx, operator_id)
+        operator = self._commands.find_changeable(tx, operator_id)
         check_etag(etag, operator.version, f"operator {operator_id}")
         return operator
 

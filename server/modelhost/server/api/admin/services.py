@@ -48,7 +48,7 @@ class ServiceMethods:
         name = names.parse_service(request.name, "name")
 
         def change(tx: Transaction) -> pb.Service:
-            found = find_service(tx, name)
+            found = find_running_service(tx, name) if open_ else find_service(tx, name)
             if found.open != open_:
                 found = deployments.save(tx, replace(found, open=open_), time.time())
 

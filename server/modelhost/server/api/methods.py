@@ -206,6 +206,7 @@ class Dispatcher:
                         response, following = following.result(), None
                     except StopAsyncIteration:
                         return
+                    self._check_still(method, call)
                     yield response
                 await refused
             finally:

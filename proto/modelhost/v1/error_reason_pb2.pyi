@@ -160,6 +160,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: every worker is busy and the queue is full; `RetryInfo` says when to try again."""
     ERROR_REASON_RESULT_TOO_LARGE: _ErrorReason.ValueType  # 109
     """RESOURCE_EXHAUSTED: the model's result passes the server's message limit."""
+    ERROR_REASON_TENSOR_INVALID: _ErrorReason.ValueType  # 110
+    """INVALID_ARGUMENT: a tensor of an Open Inference call is malformed, or is not one that the model declares; the message
+    names it.
+    """
     ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 120
     """NOT_FOUND: no service account of that name exists."""
     ERROR_REASON_SERVICE_ACCOUNT_EXISTS: _ErrorReason.ValueType  # 121
@@ -329,6 +333,10 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 108
 """RESOURCE_EXHAUSTED: every worker is busy and the queue is full; `RetryInfo` says when to try again."""
 ERROR_REASON_RESULT_TOO_LARGE: ErrorReason.ValueType  # 109
 """RESOURCE_EXHAUSTED: the model's result passes the server's message limit."""
+ERROR_REASON_TENSOR_INVALID: ErrorReason.ValueType  # 110
+"""INVALID_ARGUMENT: a tensor of an Open Inference call is malformed, or is not one that the model declares; the message
+names it.
+"""
 ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 120
 """NOT_FOUND: no service account of that name exists."""
 ERROR_REASON_SERVICE_ACCOUNT_EXISTS: ErrorReason.ValueType  # 121

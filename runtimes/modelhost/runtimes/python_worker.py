@@ -1,8 +1,8 @@
 """Runs one Python model: loads its main file, then answers calls on the link until the server hangs up.
 
-What is said on the link is in PROTOCOL.md. This file and python_values.py beside it use nothing but the standard
-library and are the same for CPython 2.7 to 3.13. All imports are here and none comes later: a call should not pay for
-one, and once a model is loaded its own folders come first on the path.
+What is said on the link is in PROTOCOL.md. This file, python_values.py and python_tensors.py beside it use nothing but
+the standard library and are the same for CPython 2.7 to 3.13. All imports are here and none comes later: a call should
+not pay for one, and once a model is loaded its own folders come first on the path.
 """
 
 import errno
@@ -17,6 +17,7 @@ import time
 import traceback
 
 _writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside these files
+import python_tensors  # noqa: E402
 import python_values  # noqa: E402
 from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402
 
@@ -26,10 +27,13 @@ EXIT_BROKEN, EXIT_NO_LINK = 70, 71
 _FOLDER = os.environ.get("TMPDIR") or "/tmp"
 _clock = getattr(time, "perf_counter", time.time)
 
+_OWN = globals(), vars(python_values), vars(python_tensors)  # frames of these are no part of a model's traceback
+
 # The model's module takes this one's place as __main__. Without another reference 2.7 would then clear this one: every
 # name above and below would be None.
 _worker = sys.modules[__name__]
 sys.modules.pop("python_values")  # a model may have a module of that name
+sys.modules.pop("python_tensors")
 
 
 # ---- the link
@@ -64,8 +68,13 @@ class Link(object):
         header_length, body_length = self._PREFIX.unpack(prefix)
         if header_length > 1 << 20:
             raise End(EXIT_BROKEN, "a header of %d bytes" % header_length)
-        text, body = self._stream.read(header_length), self._stream.read(body_length)
+        text = self._stream.read(header_length)
         header = attempt(lambda: json.loads(text.decode("utf-8")))
+        if isinstance(header, dict) and "tensors" in header:
+            body = bytearray(body_length)  # arrays lie in it, and models may write to them
+            del body[self._stream.readinto(body) :]
+        else:
+            body = self._stream.read(body_length)
         if not isinstance(header, dict) or len(body) < body_length:
             raise End(EXIT_BROKEN, "a frame that is not whole, or whose header is not a JSON object")
         return header, body
@@ -108,14 +117,17 @@ class Model(object):
     def load(self, request):
         """Imports the main file, finds the function and the hooks, runs setup()."""
         os.environ.update([(native(name), native(value)) for name, value in (request.get("env") or {}).items()])
-        self._bytes = PY2 and request.get("text") == "bytes"
+        self._text_as_bytes = request.get("text") == "bytes"
+        self._bytes = PY2 and self._text_as_bytes
         self._main_file, name, self._warnings = request["main_file"], request["function"], []
         module = self._import(request)
         self.stage = "function_not_found"
         function = self._find(module, name)
         setup, batch = self._hook(module, "setup"), self._hook(module, name + "_batch")
+        self._numpy = self._import_numpy() if request.get("tensors") == "numpy" else None
         self.stage = "setup_failed"
         state = (setup(),) if setup else ()
+        self._outputs = request.get("outputs") or []
         # What to call for one set of parameters, and for a batch of them; each with its further arguments.
         self._one = function, state if len(_required(function)) > 1 else ()
         self._many = (batch, state if len(_required(batch)) > 1 else ()) if batch else (self._each, ())
@@ -127,18 +139,32 @@ class Model(object):
         self.stage = "parameters_invalid"
         parameters = self._parameters(body, batch)
         self.stage = "model_raised"
-        function, further = self._many if batch else self._one
-        self.started, started = time.time(), _clock()
-        try:
-            result = function(parameters, *further)
-        finally:
-            took, self.ended = _clock() - started, time.time()
+        result, run_ns = self._run(parameters, *(self._many if batch else self._one))
         if batch:
             result = result if isinstance(result, (list, tuple)) else nearer(result)
             if not isinstance(result, (list, tuple)) or len(result) != len(parameters):
                 raise Refusal("the batch function has to return a list with a result for each of %d" % len(parameters))
         self.stage = "result_not_serialisable"
-        return {"type": "result", "run_ns": max(int(took * 1e9), 0)}, to_json(result)
+        return {"type": "result", "run_ns": run_ns}, to_json(result)
+
+    def infer(self, request, body):
+        """Runs the model's function on tensors; its result as tensors."""
+        self.stage = "parameters_invalid"
+        parameters = python_tensors.inputs(request, body, self._numpy, self._text_as_bytes)
+        self.stage = "model_raised"
+        result, run_ns = self._run(parameters, *self._one)
+        self.stage = "result_not_serialisable"
+        fields, body = python_tensors.outputs(result, request.get("outputs"), self._outputs)
+        return dict(fields, type="result", run_ns=run_ns), body
+
+    def _run(self, parameters, function, further):
+        """The function's result, and how many nanoseconds it took."""
+        self.started, started = time.time(), _clock()
+        try:
+            result = function(parameters, *further)
+        finally:
+            took, self.ended = _clock() - started, time.time()
+        return result, max(int(took * 1e9), 0)
 
     def _import(self, request):
         """The main file's module: a script's in all but the name, so that what is for __main__ alone does not run."""
@@ -170,6 +196,16 @@ class Model(object):
         sys.modules.setdefault(name, module)  # a model's json.py is not to be everybody's json
         exec(code, vars(module))
         return module
+
+    def _import_numpy(self):
+        self.stage = "import_failed"
+        try:
+            return __import__("numpy")
+        except ImportError as error:
+            raise Refusal(
+                'the model is to get tensors as NumPy arrays (tensors = "numpy"), and NumPy cannot be imported: %s;'
+                " add numpy to the requirements" % message(error)
+            )
 
     def _find(self, module, name):
         function = vars(module).get(name)
@@ -211,6 +247,8 @@ class Model(object):
         elif reason == "syntax_error":
             line = getattr(error, "lineno", None)
             name, words = self._main_file + (" line %d" % line if line else ""), getattr(error, "msg", words)
+        elif kind is python_tensors.NoSuchOutput:
+            name, trace, reason = "", "", "output_not_found"
         elif reason == "model_raised" and "InvalidParameters" in [c.__name__ for c in getattr(kind, "__mro__", [kind])]:
             reason = "parameters_invalid"
         if self.loaded:
@@ -240,7 +278,7 @@ def _required(function):
 
 def _trace(kind, error, trace):
     """The traceback as Python prints it, from the model's first frame on."""
-    while trace is not None and any(trace.tb_frame.f_globals is own for own in (globals(), vars(python_values))):
+    while trace is not None and any(trace.tb_frame.f_globals is own for own in _OWN):
         trace = trace.tb_next
     lines = attempt(traceback.format_exception, kind, error, trace) or traceback.format_tb(trace)
     return "".join([clean(line) for line in lines])[-16000:]
@@ -294,7 +332,7 @@ class Capture(object):
 def converse(link, token):
     """Greets the server, loads the model and serves it, until End is raised."""
     version = ".".join([str(part) for part in sys.version_info[:3]])
-    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": []}
+    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": ["tensors"]}
     link.send(dict(hello, language="python", version=version, executable=clean(sys.executable or "")))
     welcome, _ = link.receive()
     if (welcome.get("type"), welcome.get("protocol")) != ("welcome", 1):
@@ -305,7 +343,10 @@ def converse(link, token):
         kind = header.get("type")
         if kind == "call" and model.loaded:
             capture = Capture() if header.get("capture") else None
-            answer, text = model.answer(model.call, body, header.get("batch"))
+            if "tensors" in header:
+                answer, text = model.answer(model.infer, header, body)
+            else:
+                answer, text = model.answer(model.call, body, header.get("batch"))
             if capture:
                 answer.update(capture.end(), started=model.started, ended=model.ended)
         elif kind == "load" and not asked_to_load:

@@ -101,6 +101,18 @@ class TestCall:
 
 
 @dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that a model takes or returns; of `shape`, -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """How a model is run. `None` means not set: to be had from `modelhost.toml` or the defaults. Times in seconds."""
 
@@ -122,6 +134,9 @@ class ModelSettings:
     recycle_memory: int | None = None  # bytes in use after which a worker is exchanged; 0 for never
     test_call: TestCall | None = None
     secret_env: dict[str, str] | None = None  # sealed by the vault
+    tensors: str | None = None  # how Python models get them: `lists` or `numpy`
+    inputs: tuple[TensorSpec, ...] | None = None
+    outputs: tuple[TensorSpec, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,10 @@ class Mutations:
         validate_only: bool = False,
     ) -> M:
         """Run the transaction, or return what it answered before under the request's id. Raises `InvalidRequest`."""
-        request_id = request.request_id
+        request_id = getattr(request, "request_id", "")  # requests of other people's protocols have none
         if request_id:
             _check_uuid(request_id)
-        body = sha256(_body(request)).digest()
+        body = sha256(_body(request)).digest() if request_id else b""
 
         def once(tx: Transaction) -> M:
             answered = requests.recall(tx, request_id) if request_id else None

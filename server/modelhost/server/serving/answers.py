@@ -78,6 +78,8 @@ def call_failure(header: Header, mask: Mask) -> PredictionFailed:
             reason, template = ErrorReason.ERROR_REASON_PARAMETERS_INVALID, "{text}"
         case "result_not_serialisable":
             reason, template = ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "{text}"
+        case "output_not_found":
+            reason, template = ErrorReason.ERROR_REASON_TENSOR_INVALID, "{text}"
         case _:
             reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
     return PredictionFailed(reason, template, traceback=traceback, **values)

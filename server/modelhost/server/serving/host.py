@@ -10,6 +10,7 @@ from modelhost.server.serving.confinement import Confinement
 from modelhost.server.serving.memory import MemoryWatch, host_processes
 from modelhost.server.serving.output import OutputPump
 from modelhost.server.serving.process import Spawner
+from modelhost.server.serving.tensors import ANY, Signature
 from modelhost.server.serving.turns import Turns
 
 FILE_THREADS = 4
@@ -31,7 +32,8 @@ class WorkerSpec:
     `load` are the fields of the LOAD message but for `root`. `on_lines` gets (worker id, stream, lines, id of the call
     that they belong to) on the output thread; `mask` takes the secrets out of all that is said, in lines and errors
     alike. Times in seconds, sizes in bytes; no `memory` is no limit. A worker that has answered `recycle_calls` calls
-    or uses more than `recycle_memory` is exchanged for a fresh one; 0 is never.
+    or uses more than `recycle_memory` is exchanged for a fresh one; 0 is never. `signature` are the tensors that it
+    declares.
     """
 
     argv: tuple[str, ...]
@@ -47,6 +49,7 @@ class WorkerSpec:
     memory: int = 0
     recycle_calls: int = 0
     recycle_memory: int = 0
+    signature: Signature = ANY
     shared_env: Callable[[int], Mapping[str, str]] = _none
 
 

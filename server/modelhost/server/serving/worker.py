@@ -14,9 +14,12 @@ from modelhost.server.serving.answers import Mask, call_failure, load_failure, s
 from modelhost.server.serving.body import STOP_GRACE_SECONDS, Body
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header, Link
+from modelhost.server.serving.tensors import TensorCall
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
+TENSORS = "tensors"
+FEATURES = frozenset({TENSORS})  # of the protocol, beyond what every worker has
 LAST_MOMENT_SECONDS = 0.2
 
 _CALL: Header = {"type": "call"}
@@ -33,6 +36,7 @@ class Loaded:
     version: str
     batch: bool
     warnings: tuple[str, ...] = field(default=())
+    features: frozenset[str] = frozenset()
 
 
 class Worker:
@@ -112,14 +116,15 @@ class Worker:
         known = secrets.compare_digest(str(hello.get("token")).encode(), self._token.encode())
         if hello.get("protocol") != PROTOCOL or not known:
             raise RuntimeError(f"worker {self.id} speaks protocol {hello.get('protocol')} or has a wrong token")
-        self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": []})
+        features = FEATURES.intersection(hello.get("features", ()))
+        self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": sorted(features)})
         header, _ = await self._or_death(
             self._ask({**self._spec.load, "type": "load", "root": str(root)}, LOAD_ANSWERS)
         )
         if header.get("type") != "loaded":
             raise load_failure(header, self._spec.mask)
         warnings = tuple(self._spec.mask(str(each)) for each in header.get("warnings", ()))
-        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings)
+        return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings, features)
 
     def call(
         self, parameters: bytes, request_id: str = "", *, capture: bool = False
@@ -129,10 +134,21 @@ class Worker:
         What is written meanwhile belongs to `request_id`. With `capture` the header has it, and a call that failed in
         the model has an answer, too.
         """
+        header = {"type": "call", "capture": True} if capture else _CALL
+        return self._call(header, request_id, parameters, capture=capture)
+
+    def infer(self, wanted: TensorCall, request_id: str = "") -> "asyncio.Future[tuple[Header, bytes]]":
+        """Send a call with tensors; otherwise as `call`."""
+        assert TENSORS in self.loaded.features  # as all workers of this server have it
+        return self._call(wanted.header, request_id, *(one.data for one in wanted.tensors))
+
+    def _call(
+        self, header: Header, request_id: str, *body: bytes, capture: bool = False
+    ) -> "asyncio.Future[tuple[Header, bytes]]":
         self.calls += 1
         self._capturing = capture
         self._own_output(request_id)
-        answer = self._ask({"type": "call", "capture": True} if capture else _CALL, CALL_ANSWERS, parameters)
+        answer = self._ask(header, CALL_ANSWERS, *body)
         if not answer.done():
             self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
         return answer
@@ -165,9 +181,7 @@ class Worker:
         """Put a line of our own among what it writes."""
         self._body.note(text)
 
-    def _ask(
-        self, header: Header, expected: frozenset[str], body: bytes = b""
-    ) -> "asyncio.Future[tuple[Header, bytes]]":
+    def _ask(self, header: Header, expected: frozenset[str], *body: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
         assert self._link is not None  # started
         self._serial += 1
         self._expected = expected
@@ -177,7 +191,7 @@ class Worker:
             answer.set_exception(self._death())
         else:
             self._answer = answer
-            self._link.send({**header, "id": self._serial}, body)
+            self._link.send({**header, "id": self._serial}, *body)
         return answer
 
     def _on_frame(self, header: Header, body: bytes) -> None:

@@ -42,6 +42,17 @@ class Frame:
         assert self.type == "result", self.header
         return json.loads(self.body)
 
+    @property
+    def tensors(self) -> list[tuple[str, str, list[int], bytes]]:
+        """Name, datatype, shape, elements of each."""
+        assert self.type == "result", self.header
+        found, start = [], 0
+        for one in self.header["tensors"]:
+            found.append((one["name"], one["datatype"], one["shape"], self.body[start : start + one["size"]]))
+            start += one["size"]
+        assert start == len(self.body)
+        return found
+
 
 class LinkEnded(Exception):
     """The worker closed the link or died instead of answering; its exit code and its stderr are the message."""
@@ -124,6 +135,17 @@ class WorkerProcess:
 
     def call_raw(self, body: bytes, *, batch: bool = False) -> Frame:
         return self._ask({"type": "call", "batch": batch}, body)
+
+    def infer(
+        self, *tensors: tuple[str, str, list[int], bytes], parameters: Any = None, outputs: Sequence[str] = ()
+    ) -> Frame:
+        """A call with tensors: name, datatype, shape, elements."""
+        described = [
+            {"name": name, "datatype": datatype, "shape": shape, "size": len(data)}
+            for name, datatype, shape, data in tensors
+        ]
+        more = {**({"parameters": parameters} if parameters else {}), **({"outputs": outputs} if outputs else {})}
+        return self._ask({"type": "call", "tensors": described, **more}, b"".join(tensor[3] for tensor in tensors))
 
     def ping(self) -> Frame:
         self.send({"type": "ping"})

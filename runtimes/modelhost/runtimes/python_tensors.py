@@ -31,6 +31,7 @@ _INTEGERS = (int, type(sys.maxsize + 1))  # the second is 2.7's `long`; a bool i
 _MOST_DIMENSIONS = 32
 _HEADER_BYTES = 900000  # that the outputs may take in a header of 1 MiB
 _LENGTH = struct.Struct("<I")
+_NAN = struct.unpack("<d", b"\0\0\0\0\0\0\xf8\x7f")[0]  # float("nan") of 2.7 is a negative one
 
 
 class Tensors(dict):
@@ -52,12 +53,12 @@ def inputs(header, body, numpy, text_as_bytes):
         name, datatype, shape, size = one["name"], one["datatype"], one["shape"], one["size"]
         name = as_bytes(name) if PY2 and text_as_bytes else name
         if datatype == "BYTES":
-            flat = _texts(bytes(body[start : start + size]), text_as_bytes)
+            flat = texts(bytes(body[start : start + size]), text_as_bytes)
             found[name] = _object_array(numpy, flat, shape) if numpy else _nested(flat, shape)
         elif numpy:
             found[name] = _array(numpy, datatype, shape, body, start)
         else:
-            found[name] = _nested(_numbers(datatype, body, start, _count(shape)), shape)
+            found[name] = _nested(numbers(datatype, body, start, _count(shape)), shape)
         start += size
     return found
 
@@ -77,7 +78,8 @@ def _nested(flat, shape):
     return flat if shape else flat[0]
 
 
-def _numbers(datatype, body, start, count):
+def numbers(datatype, body, start, count):
+    """So many elements of any datatype but BYTES."""
     code = _NUMBERS[datatype][0]
     if code:
         return list(struct.unpack_from("<%d%s" % (count, code), body, start))
@@ -85,7 +87,7 @@ def _numbers(datatype, body, start, count):
     return [read(bits) for bits in struct.unpack_from("<%dH" % count, body, start)]
 
 
-def _texts(data, text_as_bytes):
+def texts(data, text_as_bytes):
     """The elements of BYTES: all as text if all are UTF-8, unless bytes are wanted."""
     elements, start = [], 0
     while start < len(data):
@@ -94,8 +96,8 @@ def _texts(data, text_as_bytes):
     elements = [data[_begin(elements, index) : end] for index, end in enumerate(elements)]
     if text_as_bytes:
         return elements
-    texts = attempt(lambda: [element.decode("utf-8") for element in elements])
-    return elements if texts is None else texts
+    decoded = attempt(lambda: [element.decode("utf-8") for element in elements])
+    return elements if decoded is None else decoded
 
 
 def _begin(ends, index):
@@ -131,32 +133,43 @@ class NoSuchOutput(Refusal):
 
 def outputs(result, wanted, declared):
     """A result as (fields of the header, body). `wanted` are names, or none for all; `declared` are tensors."""
-    declared_by_name = {one["name"]: one for one in declared}
     pairs = _named(result)
     if pairs is None:
-        pairs, place = [(declared[0]["name"] if len(declared) == 1 else "output", result)], "result"
-    else:
-        place = "result['%s']"
-    values = dict(pairs)
+        return collected(
+            [(only_name(declared), result)], wanted, declared, lambda _, v, datatype: _packed(v, datatype, "result")
+        )
+    return collected(pairs, wanted, declared, lambda name, v, datatype: _packed(v, datatype, "result['%s']" % name))
+
+
+def only_name(declared):
+    """The name of a result that has none."""
+    return declared[0]["name"] if len(declared) == 1 else u"output"  # fmt: skip
+
+
+def collected(pairs, wanted, declared, packed):
+    """The outputs of a result's (name, value) as (fields of the header, body).
+
+    `packed` makes (datatype, shape, bytes) of a name, its value, and the datatype that is declared for it or None.
+    """
+    values, specs = dict(pairs), {one["name"]: one for one in declared}
     if len(values) < len(pairs):
         raise Refusal("result has outputs of the same name")
     names = wanted or [one["name"] for one in declared] or [name for name, _ in pairs]
     headers, parts, size = [], [], 0
     for name in names:
-        if name not in values and name in declared_by_name:
+        if name not in values and name in specs:
             raise Refusal("the model declares the output '%s' and has not returned it" % name)
         if name not in values:
             known = ", ".join(["'%s'" % each for each, _ in pairs]) or "none"
             raise NoSuchOutput("the model has no output '%s'; it has returned %s" % (name, known))
-        spec = declared_by_name.get(name, {})
-        datatype, shape, data = _packed(values[name], spec.get("datatype"), place.replace("%s", name))
-        if not shape and spec.get("shape") != []:
-            shape = [1]
-        headers.append({"name": name, "datatype": datatype, "shape": list(shape), "size": len(data)})
+        spec = specs.get(name, {})
+        datatype, shape, data = packed(name, values[name], spec.get("datatype"))
+        shape = list(shape) or ([] if spec.get("shape") == [] else [1])
+        headers.append({"name": name, "datatype": datatype, "shape": shape, "size": len(data)})
         parts.append(data)
         size += 6 * len(name) + 21 * len(shape) + 100
     if size > _HEADER_BYTES:
-        raise Refusal("result has %d outputs with names too long for one answer" % len(headers))
+        raise Refusal("result has %d outputs, whose names are too long for one answer" % len(headers))
     return {"tensors": headers}, parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -189,7 +202,7 @@ def _packed(value, datatype, place):
         shape, flat = _flattened(value, place)
     flat = [_plain(item, place) for item in flat]
     datatype = datatype or _datatype_of(flat, place)
-    return datatype, shape, _pack(flat, datatype, place)
+    return datatype, shape, pack(flat, datatype, place)
 
 
 def _as_array(value):
@@ -260,20 +273,20 @@ def _kind(item):
     return "INT64" if isinstance(item, _INTEGERS) else "FP64"
 
 
-def _pack(flat, datatype, place):
-    """Elements as bytes."""
+def pack(flat, datatype, place):
+    """None, numbers, text and bytes as elements of a datatype. Raises Refusal for what that does not hold."""
     if datatype == "BYTES":
         parts = []
         for item in flat:
-            data = item if isinstance(item, bytes) else attempt(item.encode, "utf-8") if item is not None else None
-            if data is None or not isinstance(item, (TEXT, bytes)):
+            data = attempt(item.encode, "utf-8") if isinstance(item, TEXT) else item
+            if not isinstance(data, bytes):
                 raise _refusal(place, "has %s in it, where BYTES need text" % described(item))
             parts += [_LENGTH.pack(len(data)), data]
         return b"".join(parts)
     if any(isinstance(item, (TEXT, bytes)) for item in flat):
         raise _refusal(place, "has text in it, where %s needs numbers" % datatype)
     if datatype in ("FP16", "BF16", "FP32", "FP64"):
-        flat = [float("nan") if item is None else float(item) for item in flat]
+        flat = [_NAN if item is None else float(item) for item in flat]
     else:
         whole = [int(item) if item is not None and item - item == 0 else None for item in flat]
         if whole != flat or (datatype == "BOOL" and not set(whole) <= {0, 1}):
@@ -316,8 +329,10 @@ def _cast(numpy, array, datatype, place):
             raise _refusal(place, "has values in it that are out of the range of %s" % datatype)
         if datatype == "BF16":
             bits = cast.view("<u4")
-            cast = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
-            cast[numpy.isnan(array)] = 0x7FC0
+            nan, cast = numpy.isnan(cast), ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+            if ((cast & 0x7FFF == 0x7F80) & numpy.isfinite(array)).any():
+                raise _refusal(place, "has values in it that are out of the range of BF16")
+            cast = numpy.where(nan, 0x7FC0, cast)
     return cast
 
 
@@ -337,7 +352,7 @@ def _refusal(place, what):
 def _of_half(bits):
     exponent, fraction = bits >> 10 & 31, bits & 1023
     if exponent == 31:
-        value = float("nan") if fraction else float("inf")
+        value = _NAN if fraction else float("inf")
     else:
         value = math.ldexp(fraction + 1024, exponent - 25) if exponent else math.ldexp(fraction, -24)
     return -value if bits >> 15 else value

@@ -2,7 +2,8 @@
 
 Started as `<R> CMD <python> -I -u r_worker.py` with RPY2_CFFI_MODE=ABI: `R CMD` sets the environment that R's shared
 library needs, and rpy2 opens that library and declares its C interface. Beside this file lie r_worker.R (R's side:
-loading a model, calling it) and r_values.py (JSON ↔ R objects).
+loading a model, calling it), r_values.py (JSON ↔ R objects) and r_tensors.py (tensors ↔ R objects), which shares
+python_tensors.py with the Python worker.
 
 MODELHOST_R_LIBRARY holds the folders of the model's packages, separated by colons, or nothing. They and R's own
 library are all that the model sees; R_LIBS says the same to every R that the model starts.
@@ -128,10 +129,11 @@ class R:
         self.started = self.ended = 0.0  # when a model's function last was, by the clock
         self._start()
         sys.path.insert(0, str(HERE))  # -I leaves it out
+        import r_tensors
         import r_values
 
         del sys.path[0]
-        self.values = r_values
+        self.values, self.tensors = r_values, r_tensors
         self._error = ffi.new("int *")
         self._space = rlib.R_BaseEnv
         self._space = self.keep(self.call("new.env", True, rlib.R_BaseNamespace))
@@ -188,6 +190,10 @@ class R:
         self.lib.R_PreserveObject(what)
         return what
 
+    def permute(self, array: SEXP) -> SEXP:
+        """An array with its dimensions in the opposite order, and its elements where they belong then."""
+        return self.call("aperm", array)
+
     def as_text(self, moments: SEXP) -> SEXP:
         """ISO 8601 texts of R dates or times."""
         try:
@@ -238,6 +244,9 @@ class Entry:
             return read(result), took
         except RecursionError as error:
             raise Failed("result_not_serialisable", "result is nested too deeply, which JSON cannot hold") from error
+        except r.tensors.Refusal as error:
+            no_such = isinstance(error, r.tensors.NoSuchOutput)
+            raise Failed("output_not_found" if no_such else "result_not_serialisable", str(error)) from error
         except r.values.NotSerialisableError as error:
             raise Failed("result_not_serialisable", str(error)) from error
         except Exception as error:  # a class attribute may be on anything
@@ -274,6 +283,9 @@ class Model:
             line = words.partition("\n")[0] if outcome["reason"] == "syntax_error" else " ".join(words.split())
             raise Failed(message=line, **outcome)
         self._reader = self._r.values.Reader(self._r.as_text, unbox=bool(request.get("unbox")))
+        texts = self._r.values.Reader(self._r.as_text, unbox=False)
+        self._tensors = self._r.tensors.TensorReader(self._r.permute, texts, request.get("outputs") or [])
+        self._raw_bytes = request.get("text") == "bytes"
         self._one = Entry(self._r, "run")
         self._many = Entry(self._r, "run_batch") if outcome["batch"] else None
         self.loaded = True
@@ -298,6 +310,16 @@ class Model:
                 words = "the batch function has to return a list of {} results, one for each in the batch"
                 raise Failed("model_raised", words.format(len(parameters)))
         return {"run_ns": took}, self._r.values.to_json(result).encode()
+
+    def infer(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Runs the model's function on tensors; the fields of `result` with its result as tensors, and their body."""
+        r = self._r
+        try:
+            made = r.tensors.tensors_to_r(request, body, r.permute, text_as_bytes=self._raw_bytes)
+        except (ValueError, OverflowError) as error:
+            raise Failed("parameters_invalid", f"R cannot hold the tensors: {error}") from error
+        (fields, body), took = self._one(made, lambda result: self._tensors.outputs(result, request.get("outputs")))
+        return {"run_ns": took, **fields}, body
 
     def _to_r(self, parameters: Any, *, batch: bool = False) -> SEXP:
         try:
@@ -351,7 +373,7 @@ class Capture:
 
 def converse(link: Link, r: R, token: str) -> None:
     """Greets the server, loads the model and serves it, until End is raised."""
-    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": []}
+    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": ["tensors"]}
     link.send({**hello, "language": "r", **r.ask("about")})
     welcome, _ = link.receive()
     if (welcome.get("type"), welcome.get("protocol")) != ("welcome", 1):
@@ -363,7 +385,10 @@ def converse(link: Link, r: R, token: str) -> None:
         if kind == "call" and model.loaded:
             capture = Capture() if header.get("capture") else None
             try:
-                fields, body = model.call(body, batch=bool(header.get("batch")))
+                if "tensors" in header:
+                    fields, body = model.infer(header, body)
+                else:
+                    fields, body = model.call(body, batch=bool(header.get("batch")))
                 answer = {"type": "result", **answered, **fields}
             except Failed as failed:
                 answer, body = {"type": "failed", **answered, "exception": "", **failed.fields}, b""

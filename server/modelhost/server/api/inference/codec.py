@@ -29,6 +29,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 SLOW_BYTES = 64 * 1024  # of a request that is not taken as it is
 PARAMETER_BYTES = 64 * 1024
+MOST_EMPTY_ROWS = 1_000_000  # of nested lists, which take memory where their elements take none
 _LENGTH = struct.Struct("<I")
 
 # The field of the typed contents of each datatype, and what Python's array calls its elements. Others have no field.
@@ -113,6 +114,8 @@ def _problem(tensor: pb.ModelInferRequest.InferInputTensor, names: set[str]) -> 
         return f"it has {len(tensor.shape)} dimensions; at most {MOST_DIMENSIONS} are allowed"
     if any(size < 0 for size in tensor.shape):
         return f"its shape {list(tensor.shape)} has a negative size"
+    if 0 in tensor.shape and prod(size or 1 for size in tensor.shape) > MOST_EMPTY_ROWS:
+        return f"its shape {list(tensor.shape)} has no elements, but too many rows"
     return _refused(tensor.parameters)
 
 

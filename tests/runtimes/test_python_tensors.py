@@ -469,9 +469,14 @@ def test_a_model_that_wants_numpy_where_there_is_none_is_not_loaded(version: str
 
 
 def test_modules_of_the_models_may_have_the_names_of_the_workers(version: str, tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("import python_tensors\ndef predict(t): return python_tensors.WORD\n")
+    (tmp_path / "main.py").write_text(
+        "import python_tensors\ndef predict(t):\n    import python_values\n"
+        "    return [python_tensors.WORD, python_values.WORD]\n"
+    )
     (tmp_path / "python_tensors.py").write_text("WORD = 'own'\n")
+    (tmp_path / "python_values.py").write_text("WORD = 'ours'\n")
 
     with WorkerProcess([find_interpreter(version).path, PYTHON_WORKER]) as worker:
         worker.load(root=tmp_path)
-        assert said(worker.infer()) == "own"
+        for _ in range(2):
+            assert only(worker.infer()) == ("BYTES", [2], texts("own", "ours"))

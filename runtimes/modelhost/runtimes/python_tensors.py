@@ -8,7 +8,7 @@ import math
 import struct
 import sys
 
-from python_values import PY2, TEXT, Refusal, as_bytes, attempt, described, nearer
+from python_values import PY2, TEXT, NoSuchOutput, Refusal, as_bytes, attempt, described, nearer
 
 # What `struct` and NumPy call the datatypes, little-endian; "" where they have none.
 _NUMBERS = {
@@ -125,10 +125,6 @@ def _object_array(numpy, flat, shape):
 
 
 # ---- out
-
-
-class NoSuchOutput(Refusal):
-    """The caller wants an output that the model does not have."""
 
 
 def outputs(result, wanted, declared):

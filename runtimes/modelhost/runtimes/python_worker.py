@@ -2,7 +2,8 @@
 
 What is said on the link is in PROTOCOL.md. This file, python_values.py and python_tensors.py beside it use nothing but
 the standard library and are the same for CPython 2.7 to 3.13. All imports are here and none comes later: a call should
-not pay for one, and once a model is loaded its own folders come first on the path.
+not pay for one, and once a model is loaded its own folders come first on the path. Only python_tensors.py is read when
+it is needed: there is no bytecode, and to compile it takes as long as all else here.
 """
 
 import errno
@@ -17,9 +18,21 @@ import time
 import traceback
 
 _writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside these files
-import python_tensors  # noqa: E402
 import python_values  # noqa: E402
-from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402
+from python_values import (  # noqa: E402
+    PY2,
+    NoSuchOutput,
+    Refusal,
+    as_bytes,
+    attempt,
+    clean,
+    decode,
+    described,
+    message,
+    native,
+    nearer,
+    to_json,
+)
 
 sys.dont_write_bytecode = _writes_no_bytecode
 EXIT_BROKEN, EXIT_NO_LINK = 70, 71
@@ -27,13 +40,12 @@ EXIT_BROKEN, EXIT_NO_LINK = 70, 71
 _FOLDER = os.environ.get("TMPDIR") or "/tmp"
 _clock = getattr(time, "perf_counter", time.time)
 
-_OWN = globals(), vars(python_values), vars(python_tensors)  # frames of these are no part of a model's traceback
+_own = [globals(), vars(python_values)]  # frames of these are no part of a model's traceback
 
 # The model's module takes this one's place as __main__. Without another reference 2.7 would then clear this one: every
 # name above and below would be None.
 _worker = sys.modules[__name__]
 sys.modules.pop("python_values")  # a model may have a module of that name
-sys.modules.pop("python_tensors")
 
 
 # ---- the link
@@ -106,6 +118,7 @@ class Model(object):
     started = ended = 0  # when the function last was, by the clock
     stage = "main_file_not_found"  # what a failure now would be called, in the protocol's words
     _defines = ()
+    _tensors = None
 
     def answer(self, step, *arguments):
         """The answer of `load` or `call`, as (header, body); if that fails, the failure."""
@@ -128,6 +141,8 @@ class Model(object):
         self.stage = "setup_failed"
         state = (setup(),) if setup else ()
         self._outputs = request.get("outputs") or []
+        if self._outputs or self._numpy:
+            self._tensors = _read_tensors()
         # What to call for one set of parameters, and for a batch of them; each with its further arguments.
         self._one = function, state if len(_required(function)) > 1 else ()
         self._many = (batch, state if len(_required(batch)) > 1 else ()) if batch else (self._each, ())
@@ -149,12 +164,13 @@ class Model(object):
 
     def infer(self, request, body):
         """Runs the model's function on tensors; its result as tensors."""
+        self._tensors = self._tensors or _read_tensors()
         self.stage = "parameters_invalid"
-        parameters = python_tensors.inputs(request, body, self._numpy, self._text_as_bytes)
+        parameters = self._tensors.inputs(request, body, self._numpy, self._text_as_bytes)
         self.stage = "model_raised"
         result, run_ns = self._run(parameters, *self._one)
         self.stage = "result_not_serialisable"
-        fields, body = python_tensors.outputs(result, request.get("outputs"), self._outputs)
+        fields, body = self._tensors.outputs(result, request.get("outputs"), self._outputs)
         return dict(fields, type="result", run_ns=run_ns), body
 
     def _run(self, parameters, function, further):
@@ -247,7 +263,7 @@ class Model(object):
         elif reason == "syntax_error":
             line = getattr(error, "lineno", None)
             name, words = self._main_file + (" line %d" % line if line else ""), getattr(error, "msg", words)
-        elif kind is python_tensors.NoSuchOutput:
+        elif kind is NoSuchOutput:
             name, trace, reason = "", "", "output_not_found"
         elif reason == "model_raised" and "InvalidParameters" in [c.__name__ for c in getattr(kind, "__mro__", [kind])]:
             reason = "parameters_invalid"
@@ -257,6 +273,24 @@ class Model(object):
             words = " ".join(": ".join([part for part in (name, words) if part]).split("\n"))
             failed = {"type": "load_failed", "message": words[:1000], "defines": self._defines}
         return dict(failed, reason=reason, traceback=trace)
+
+
+def _read_tensors():
+    """The module python_tensors, whatever modules of its name and of python_values's the model has."""
+    module = type(sys)("python_tensors")
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), "python_tensors.py")
+    with io.open(path, "rb") as opened:
+        code = compile(opened.read(), path, "exec", 0, True)
+    theirs = sys.modules.get("python_values")
+    sys.modules["python_values"] = python_values
+    try:
+        exec(code, vars(module))
+    finally:
+        sys.modules.pop("python_values")
+        if theirs is not None:
+            sys.modules["python_values"] = theirs
+    _own.append(vars(module))
+    return module
 
 
 def _required(function):
@@ -278,7 +312,7 @@ def _required(function):
 
 def _trace(kind, error, trace):
     """The traceback as Python prints it, from the model's first frame on."""
-    while trace is not None and any(trace.tb_frame.f_globals is own for own in _OWN):
+    while trace is not None and any(trace.tb_frame.f_globals is own for own in _own):
         trace = trace.tb_next
     lines = attempt(traceback.format_exception, kind, error, trace) or traceback.format_tb(trace)
     return "".join([clean(line) for line in lines])[-16000:]

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from python_tensors import NoSuchOutput, collected, numbers, only_name, pack, texts
-from python_values import Refusal
+from python_tensors import collected, numbers, only_name, pack, texts
+from python_values import NoSuchOutput, Refusal
 from r_values import (
     DIM,
     NAMES,

@@ -98,9 +98,12 @@ $(PROTO_VENV)/.made: pyproject.toml | host
 # $(1): the directory that the stubs are written below
 define generate
 	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iproto \
-		--python_out=$(1) --mypy_out=quiet:$(1) proto/modelhost/v1/*.proto
+		--python_out=$(1) --mypy_out=quiet:$(1) proto/modelhost/*/*.proto
 	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iproto \
 		--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) proto/modelhost/v1/{admin,predict}.proto
+	@# Messages of package `inference` in a pool of their own: other packages bring the same names (ADR 21).
+	sed -i 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' \
+		$(1)/modelhost/inference/open_inference_pb2.py
 endef
 
 proto: $(PROTO_VENV)/.made ## Generate the stubs from the .proto files

@@ -9,8 +9,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+from modelhost.inference import open_inference_pb2
 from modelhost.server.api.admission import CALLING
 from modelhost.server.api.binding import required_role
+from modelhost.server.api.inference.repository import ROLES as REPOSITORY_ROLES
 from modelhost.server.api.status import CODES
 from modelhost.server.catalogue import ENTRIES, Entry, Step, hint_for
 from modelhost.server.errors import reason_name
@@ -20,6 +22,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 
 DOCS = Path(__file__).parent
 PROTO = DOCS.parent / "proto" / "modelhost" / "v1"
+INFERENCE_PROTO = PROTO.parent / "inference"
 
 ERRORS_HEAD = """# Errors
 
@@ -52,7 +55,7 @@ server's host, `modelhost start NAME` tries again. While an update fails, the re
 
 METHODS_HEAD = """# Methods
 
-<!-- Written by `make docs` from admin.proto, predict.proto and access.proto. -->
+<!-- Written by `make docs` from admin.proto, predict.proto, access.proto and open_inference.proto. -->
 
 Every method of the API, and what it takes to call it. Requests and answers are in the comments of
 [`proto/modelhost/v1`](../proto/modelhost/v1), errors in [errors.md](errors.md); [the guide](guides/access.md) shows how
@@ -75,6 +78,16 @@ service is not open, an operator needs the role {CALLING.name.lower()}. For ever
 
 | method | what it does |
 |---|---|"""
+
+INFERENCE_HEAD = """## inference.GRPCInferenceService
+
+The Open Inference Protocol, version 2. A model's name is the service's id or the deployment's name, its version the
+number of the active revision. Who may call a model is as for Predict; where a role is named, only operators who have
+it. The messages are in [`open_inference.proto`](../proto/modelhost/inference/open_inference.proto), and
+[the contract](model-contract.md#tensors) says what a model gets.
+
+| method | for | what it does |
+|---|---|---|"""
 
 OTHERS = """## The others
 
@@ -125,19 +138,31 @@ def methods() -> str:
     said = comments("predict.proto", r"rpc (\w+)\(")
     predict = predict_pb2.DESCRIPTOR.services_by_name["Predict"].methods
     predict_rows = [f"| `{rpc.name}` | {first_sentence(said[rpc.name])} |" for rpc in predict]
+    said = comments("open_inference.proto", r"rpc (\w+)\(", INFERENCE_PROTO)
+    inference_rows = [
+        f"| `{rpc.name}` | {_whom(rpc.name)} | {first_sentence(said[rpc.name])} |"
+        for rpc in open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
+    ]
     parts = [
         METHODS_HEAD,
         "\n".join([ADMIN_HEAD, *role_rows]),
         "\n".join(["| method | role | what it does |", "|---|---|---|", *admin_rows]),
         "\n".join([PREDICT_HEAD, *predict_rows]),
+        "\n".join([INFERENCE_HEAD, *inference_rows]),
         OTHERS,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def comments(file: str, what: str) -> dict[str, str]:
+def _whom(name: str) -> str:
+    if name in REPOSITORY_ROLES:
+        return REPOSITORY_ROLES[name].name.lower()
+    return "everybody" if name.startswith("Server") else "callers of the service"
+
+
+def comments(file: str, what: str, folder: Path = PROTO) -> dict[str, str]:
     """The comments of a proto file that stand before what is looked for, by its name, each in one line."""
-    found = re.findall(rf"((?: *//[^\n]*\n)+) *{what}", (PROTO / file).read_text())
+    found = re.findall(rf"((?: *//[^\n]*\n)+) *{what}", (folder / file).read_text())
     return {
         name: " ".join(line.strip().removeprefix("//").strip() for line in comment.strip().splitlines())
         for comment, name in found

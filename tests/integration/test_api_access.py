@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from modelhost.inference import open_inference_pb2
 from modelhost.v1 import admin_pb2, deployment_pb2, predict_pb2
 from tests.checks import check_status, raw_call, raw_channel
 from tests.git_repos import Repo
@@ -20,6 +21,7 @@ from tests.running import Deployment, RunningServer
 
 ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 PREDICT: ServiceDescriptor = predict_pb2.DESCRIPTOR.services_by_name["Predict"]
+INFERENCE: ServiceDescriptor = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION: ServiceDescriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 REFLECTIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -31,10 +33,11 @@ def methods(*services: ServiceDescriptor) -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{rpc.name}": rpc for service in services for rpc in service.methods}
 
 
-OPEN = "/modelhost.v1.Predict/IssueToken"  # what needs no token, for it is where they come from
-CLOSED = {path: rpc for path, rpc in methods(ADMIN, PREDICT).items() if path != OPEN}
+# What needs no token: where they come from, and how the server is.
+OPEN = {"IssueToken", "ServerLive", "ServerReady", "ServerMetadata"}
+CLOSED = {path: rpc for path, rpc in methods(ADMIN, PREDICT, INFERENCE).items() if rpc.name not in OPEN}
 ALL = {
-    **methods(ADMIN, PREDICT),
+    **methods(ADMIN, PREDICT, INFERENCE),
     **methods(HEALTH),
     **{f"/{name}/{rpc.name}": rpc for name in REFLECTIONS for rpc in REFLECTION.methods},
 }
@@ -132,10 +135,10 @@ def health(raw: grpc.Channel, name: str, token: str | None) -> int:
 def test_the_health_of_the_server_and_its_grpc_services_is_everybodys_to_know(raw: grpc.Channel) -> None:
     listed = health_pb2_grpc.HealthStub(raw).List(health_pb2.HealthListRequest()).statuses
 
-    for name in ("", ADMIN.full_name, PREDICT.full_name, HEALTH.full_name):
+    for name in ("", ADMIN.full_name, PREDICT.full_name, INFERENCE.full_name, HEALTH.full_name):
         assert health(raw, name, None) == Status.SERVING
         assert listed[name].status == Status.SERVING
-    assert set(listed) == {"", ADMIN.full_name, PREDICT.full_name, HEALTH.full_name}
+    assert set(listed) == {"", ADMIN.full_name, PREDICT.full_name, INFERENCE.full_name, HEALTH.full_name}
 
 
 def test_a_prediction_services_health_is_told_to_those_who_may_call_it(
@@ -235,7 +238,7 @@ def test_reflection_lists_every_service_and_gives_the_files_that_make_sense_of_i
 ) -> None:
     listed = [each.name for each in reflect(raw, version, list_services="*").list_services_response.service]
 
-    assert set(listed) == {ADMIN.full_name, PREDICT.full_name, HEALTH.full_name, *REFLECTIONS}
+    assert set(listed) == {*(each.full_name for each in (ADMIN, PREDICT, INFERENCE, HEALTH)), *REFLECTIONS}
     for name in listed:
         answer = reflect(raw, version, file_containing_symbol=name)
         pool = DescriptorPool()

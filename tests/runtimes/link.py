@@ -56,6 +56,17 @@ class Frame:
         parts = [json.loads(self.body[end - size : end]) for size, end in zip(self["sizes"], ends, strict=True)]
         return [Failure(part) if number in self["failed"] else part for number, part in enumerate(parts)]
 
+    @property
+    def tensors(self) -> list[tuple[str, str, list[int], bytes]]:
+        """Name, datatype, shape, elements of each."""
+        assert self.type == "result", self.header
+        found, start = [], 0
+        for one in self.header["tensors"]:
+            found.append((one["name"], one["datatype"], one["shape"], self.body[start : start + one["size"]]))
+            start += one["size"]
+        assert start == len(self.body)
+        return found
+
 
 class LinkEnded(Exception):
     """The worker closed the link or died instead of answering; its exit code and its stderr are the message."""
@@ -186,6 +197,17 @@ class WorkerProcess:
         header = {"type": "call", "id": self._calls, "stream": {"items": items, "bytes": size}}
         self.send(header, json.dumps(parameters).encode())
         return Stream(self, self._calls)
+
+    def infer(
+        self, *tensors: tuple[str, str, list[int], bytes], parameters: Any = None, outputs: Sequence[str] = ()
+    ) -> Frame:
+        """A call with tensors: name, datatype, shape, elements."""
+        described = [
+            {"name": name, "datatype": datatype, "shape": shape, "size": len(data)}
+            for name, datatype, shape, data in tensors
+        ]
+        more = {**({"parameters": parameters} if parameters else {}), **({"outputs": outputs} if outputs else {})}
+        return self._ask({"type": "call", "tensors": described, **more}, b"".join(tensor[3] for tensor in tensors))
 
     def ping(self) -> Frame:
         self.send({"type": "ping"})

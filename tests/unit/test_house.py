@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
-    "proto": ["v1"],
+    "proto": ["v1", "inference"],
     "server": ["server"],
     "envs": ["envs"],
     "runtimes": ["runtimes"],
@@ -35,7 +35,7 @@ SERVER = {
     "access": {"store", "vault"},
     "rekeying": {"access", "control", "store", "vault"},
     "control": {"serving", "sources", "store", "vault", "envs", "runtimes"},
-    "api": {"control", "access", "serving", "sources", "store", "vault", "rekeying", "envs"},
+    "api": {"inference", "control", "access", "serving", "sources", "store", "vault", "rekeying", "envs"},
     "tls": set(),
     "transport": {"tls"},
     "doors": {"api", "tls", "transport"},
@@ -43,6 +43,7 @@ SERVER = {
     "statedir": {"envs"},
     "config": {"envs", "sources", "transport"},
     "app": {
+        "inference",
         "tls",
         "doors",
         "api",
@@ -147,12 +148,10 @@ def test_environments_know_nothing_of_the_server() -> None:
 
 
 def test_what_runs_inside_a_models_interpreter_imports_the_standard_library_alone() -> None:
-    allowed = {
-        "r_worker": {"rpy2", "r_values"},
-        "r_values": {"rpy2"},
-        "python_worker": {"python_values", "python_items"},
-        "python_items": {"python_values"},
-    }
+    allowed = {"r_worker": {"rpy2", "r_tensors", "r_values"}, "r_values": {"rpy2"}}
+    allowed |= {"r_tensors": {"rpy2", "python_tensors", "python_values", "r_values"}}
+    allowed |= {"python_worker": {"python_capture", "python_items", "python_tensors", "python_values"}}
+    allowed |= {name: {"python_values"} for name in ("python_capture", "python_items", "python_tensors")}
 
     wrong = [
         f"{path}: {name}"

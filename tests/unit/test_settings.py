@@ -7,7 +7,7 @@ import pytest
 
 from modelhost.server.control.settings import FILE, check, language_of, resolve
 from modelhost.server.errors import InvalidRequest, StepFailed
-from modelhost.server.resources import ModelSettings, TestCall
+from modelhost.server.resources import ModelSettings, TensorSpec, TestCall
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 NOTHING = ModelSettings()
@@ -25,6 +25,7 @@ working_dir = "src"
 import_paths = ["lib", "vendor"]
 text = "bytes"
 unbox = true
+tensors = "numpy"
 
 [source]
 data_source = "models"
@@ -47,6 +48,15 @@ max_delay = 0.02
 [test]
 parameters = {x = [1, 2.5, "three", true]}
 expected = 6
+
+[[inputs]]
+name = "x"
+datatype = "FP64"
+shape = [-1, 4]
+
+[[outputs]]
+name = "y"
+datatype = "INT64"
 """
 
 
@@ -82,6 +92,9 @@ def test_without_anything_said_a_python_model_is_main_py_with_predict(tmp_path: 
         env={},
         text="unicode",
         unbox=False,
+        tensors="lists",
+        inputs=(),
+        outputs=(),
         call_timeout=60.0,
         load_timeout=300.0,
         queue_size=100,
@@ -112,6 +125,9 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         env={"LEVEL": "high"},
         text="bytes",
         unbox=True,
+        tensors="numpy",
+        inputs=(TensorSpec("x", "FP64", (-1, 4)),),
+        outputs=(TensorSpec("y", "INT64"),),
         call_timeout=5.0,
         load_timeout=7.5,
         queue_size=9,
@@ -145,6 +161,9 @@ REQUESTED = ModelSettings(
     max_batch_delay=0.0,
     test_call=TestCall("[]", "[]"),
     secret_env={"PASSWORD": "v1:sealed"},
+    tensors="lists",
+    inputs=(TensorSpec("z", "BYTES", (1,)),),
+    outputs=(TensorSpec("z", "BYTES", (1,)),),
 )
 
 
@@ -229,6 +248,13 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("[limits]\nqueue_size = 1.5", ["int", "float", "limits.queue_size"]),
         ('text = "latin1"', ["latin1", "text"]),
         ('unbox = "yes"', ["bool", "str", "unbox"]),
+        ('tensors = "pandas"', ["pandas", "tensors"]),
+        ('[[inputs]]\nname = "x"', ["datatype", "inputs[0]"]),
+        ('[[inputs]]\nname = "x"\ndatatype = "FP65"', ["inputs", "'x'", "FP65", "FP64"]),
+        ('[[inputs]]\nname = ""\ndatatype = "FP64"', ["inputs", "1 to 200 bytes"]),
+        ('[[outputs]]\nname = "x"\ndatatype = "FP64"\nshape = [-2]', ["outputs", "'x'", "-1 for any"]),
+        ('[[outputs]]\nname = "x"\ndatatype = "FP64"\nsize = 1', ["unknown field", "size"]),
+        ('[[outputs]]\nname = "x"\ndatatype = "FP64"\n' * 2, ["outputs", "'x'", "twice"]),
         ("[test]\nparameter = 1", ["unknown field", "parameter"]),
         ("[test]", ["test_call.parameters_json", "is not JSON"]),
         ("[test]\nparameters_json = '{x: 1}'", ["test_call.parameters_json", "is not JSON"]),
@@ -269,6 +295,10 @@ def test_what_is_wrong_in_modelhost_toml_is_named(tmp_path: Path, toml: str, wor
 
     assert message.startswith("modelhost.toml: ")
     assert [word for word in words if word not in message] == []
+
+
+def test_arrays_of_numpy_are_not_for_r(tmp_path: Path) -> None:
+    assert "R has vectors" in refusal(tmp_path, 'tensors = "numpy"', ModelSettings(runtime="r3.6"))
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

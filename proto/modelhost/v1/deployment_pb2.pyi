@@ -253,6 +253,29 @@ class ModelSettings(google.protobuf.message.Message):
     TEXT_BYTES: ModelSettings.Text.ValueType  # 2
     """As UTF-8 `str`."""
 
+    class _Tensors:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _TensorsEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ModelSettings._Tensors.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        TENSORS_UNSPECIFIED: ModelSettings._Tensors.ValueType  # 0
+        """As `modelhost.toml` says; else `lists`."""
+        TENSORS_LISTS: ModelSettings._Tensors.ValueType  # 1
+        """As nested lists."""
+        TENSORS_NUMPY: ModelSettings._Tensors.ValueType  # 2
+        """As NumPy arrays; the model's environment must have NumPy."""
+
+    class Tensors(_Tensors, metaclass=_TensorsEnumTypeWrapper):
+        """How Python models get the tensors of Open Inference calls."""
+
+    TENSORS_UNSPECIFIED: ModelSettings.Tensors.ValueType  # 0
+    """As `modelhost.toml` says; else `lists`."""
+    TENSORS_LISTS: ModelSettings.Tensors.ValueType  # 1
+    """As nested lists."""
+    TENSORS_NUMPY: ModelSettings.Tensors.ValueType  # 2
+    """As NumPy arrays; the model's environment must have NumPy."""
+
     @typing.final
     class EnvEntry(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -300,6 +323,9 @@ class ModelSettings(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     TEST_CALL_FIELD_NUMBER: builtins.int
     BATCHING_FIELD_NUMBER: builtins.int
+    TENSORS_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     """Optional. `runtimes/{id}`: `runtimes/python2.7`, `runtimes/r3.6`. No default."""
     main_file: builtins.str
@@ -316,6 +342,8 @@ class ModelSettings(google.protobuf.message.Message):
     """Optional. How a Python 2.7 model gets text; elsewhere of no effect."""
     unbox: builtins.bool
     """Optional. In R: vectors of length one become JSON scalars."""
+    tensors: Global___ModelSettings.Tensors.ValueType
+    """Optional. How the model gets tensors; in R always as vectors, matrices and arrays."""
     @property
     def requirements(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional. Packages to install, a line each as in `requirements.txt` (in R as in `packages.txt`). If set, the
@@ -353,6 +381,16 @@ class ModelSettings(google.protobuf.message.Message):
     def batching(self) -> Global___Batching:
         """Optional. Which calls go together to the model's batch function, `<function>_batch`."""
 
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """Optional. The tensors that Open Inference calls must bring; any will do if none are declared. At most 100."""
+
+    @property
+    def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """Optional. The tensors that Open Inference calls get: results are cast to these datatypes, and what else the model
+        returns is left out; all of it if none are declared. At most 100.
+        """
+
     def __init__(
         self,
         *,
@@ -371,9 +409,12 @@ class ModelSettings(google.protobuf.message.Message):
         limits: Global___Limits | None = ...,
         test_call: Global___TestCall | None = ...,
         batching: Global___Batching | None = ...,
+        tensors: Global___ModelSettings.Tensors.ValueType = ...,
+        inputs: collections.abc.Iterable[Global___TensorSpec] | None = ...,
+        outputs: collections.abc.Iterable[Global___TensorSpec] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_unbox", b"_unbox", "batching", b"batching", "limits", b"limits", "test_call", b"test_call", "unbox", b"unbox"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_unbox", b"_unbox", "batching", b"batching", "env", b"env", "function", b"function", "import_paths", b"import_paths", "limits", b"limits", "main_file", b"main_file", "requirements", b"requirements", "requirements_file", b"requirements_file", "runtime", b"runtime", "secret_env", b"secret_env", "secret_env_names", b"secret_env_names", "test_call", b"test_call", "text", b"text", "unbox", b"unbox", "working_dir", b"working_dir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_unbox", b"_unbox", "batching", b"batching", "env", b"env", "function", b"function", "import_paths", b"import_paths", "inputs", b"inputs", "limits", b"limits", "main_file", b"main_file", "outputs", b"outputs", "requirements", b"requirements", "requirements_file", b"requirements_file", "runtime", b"runtime", "secret_env", b"secret_env", "secret_env_names", b"secret_env_names", "tensors", b"tensors", "test_call", b"test_call", "text", b"text", "unbox", b"unbox", "working_dir", b"working_dir"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_unbox", b"_unbox"]) -> typing.Literal["unbox"] | None: ...
 
 Global___ModelSettings: typing_extensions.TypeAlias = ModelSettings
@@ -404,6 +445,34 @@ class Batching(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]) -> None: ...
 
 Global___Batching: typing_extensions.TypeAlias = Batching
+
+@typing.final
+class TensorSpec(google.protobuf.message.Message):
+    """A tensor that a model takes or returns."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DATATYPE_FIELD_NUMBER: builtins.int
+    SHAPE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Its name, at most 200 bytes."""
+    datatype: builtins.str
+    """Required. `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `BF16`, `FP32`, `FP64` or `BYTES`."""
+    @property
+    def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Optional. Its dimensions, at most 32, -1 where any size will do; a scalar if empty."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        datatype: builtins.str = ...,
+        shape: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["datatype", b"datatype", "name", b"name", "shape", b"shape"]) -> None: ...
+
+Global___TensorSpec: typing_extensions.TypeAlias = TensorSpec
 
 @typing.final
 class Limits(google.protobuf.message.Message):

@@ -162,6 +162,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: every worker is busy and the queue is full; `RetryInfo` says when to try again."""
     ERROR_REASON_RESULT_TOO_LARGE: _ErrorReason.ValueType  # 109
     """RESOURCE_EXHAUSTED: the model's result passes the server's message limit."""
+    ERROR_REASON_TENSOR_INVALID: _ErrorReason.ValueType  # 110
+    """INVALID_ARGUMENT: a tensor of an Open Inference call is malformed, or is not one that the model declares; the message
+    names it.
+    """
     ERROR_REASON_CALLER_TOO_SLOW: _ErrorReason.ValueType  # 115
     """DEADLINE_EXCEEDED: the caller of a stream took no item for as long as the deployment's `call_timeout`."""
     ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 120
@@ -335,6 +339,10 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 108
 """RESOURCE_EXHAUSTED: every worker is busy and the queue is full; `RetryInfo` says when to try again."""
 ERROR_REASON_RESULT_TOO_LARGE: ErrorReason.ValueType  # 109
 """RESOURCE_EXHAUSTED: the model's result passes the server's message limit."""
+ERROR_REASON_TENSOR_INVALID: ErrorReason.ValueType  # 110
+"""INVALID_ARGUMENT: a tensor of an Open Inference call is malformed, or is not one that the model declares; the message
+names it.
+"""
 ERROR_REASON_CALLER_TOO_SLOW: ErrorReason.ValueType  # 115
 """DEADLINE_EXCEEDED: the caller of a stream took no item for as long as the deployment's `call_timeout`."""
 ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 120

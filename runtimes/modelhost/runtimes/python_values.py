@@ -18,6 +18,10 @@ class Refusal(Exception):
     """An objection of the worker's own: its words say it all, the answer names no exception."""
 
 
+class NoSuchOutput(Refusal):
+    """The caller wants an output that the model does not have."""
+
+
 def attempt(function, *arguments):
     """What `function` returns; None if it raises anything at all."""
     try:

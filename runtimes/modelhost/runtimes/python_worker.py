@@ -1,8 +1,10 @@
 """Runs one Python model: loads its main file, then answers calls on the link until the server hangs up.
 
-What is said on the link is in PROTOCOL.md. This file, and python_values.py and python_items.py beside it, use nothing
-but the standard library and are the same for CPython 2.7 to 3.13. All imports are here and none comes later: a call
-should not pay for one, and once a model is loaded its own folders come first on the path.
+What is said on the link is in PROTOCOL.md. This file, and python_capture.py, python_items.py, python_tensors.py and
+python_values.py beside it, use nothing but the standard library and are the same for CPython 2.7 to 3.13. All imports
+are here and none comes later: a call should not pay for one, and once a model is loaded its own folders come first on
+the path. Only python_tensors.py is read when it is needed: there is no bytecode, and to compile it takes as long as all
+else here.
 """
 
 import errno
@@ -17,21 +19,43 @@ import time
 import traceback
 
 _writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside these files
+import python_capture  # noqa: E402
 import python_items  # noqa: E402
 import python_values  # noqa: E402
-from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402
+from python_capture import Capture, flush  # noqa: E402
+from python_items import GENERATOR, Items  # noqa: E402
+from python_values import (  # noqa: E402
+    PY2,
+    NoSuchOutput,
+    Refusal,
+    as_bytes,
+    attempt,
+    clean,
+    decode,
+    described,
+    message,
+    native,
+    nearer,
+    to_json,
+)
 
 sys.dont_write_bytecode = _writes_no_bytecode
 EXIT_BROKEN, EXIT_NO_LINK = 70, 71
 
-_FOLDER = os.environ.get("TMPDIR") or "/tmp"
 _clock = getattr(time, "perf_counter", time.time)
+
+_own = [
+    globals(),
+    vars(python_capture),
+    vars(python_items),
+    vars(python_values),
+]  # frames of these are no part of a model's traceback
 
 # The model's module takes this one's place as __main__. Without another reference 2.7 would then clear this one: every
 # name above and below would be None.
 _worker = sys.modules[__name__]
-for _own in ("python_items", "python_values"):  # a model may have modules of these names
-    sys.modules.pop(_own)
+for _name in ("python_capture", "python_items", "python_values"):  # a model may have modules of these names
+    sys.modules.pop(_name)
 
 
 # ---- the link
@@ -66,8 +90,13 @@ class Link(object):
         header_length, body_length = self._PREFIX.unpack(prefix)
         if header_length > 1 << 20:
             raise End(EXIT_BROKEN, "a header of %d bytes" % header_length)
-        text, body = self._stream.read(header_length), self._stream.read(body_length)
+        text = self._stream.read(header_length)
         header = attempt(lambda: json.loads(text.decode("utf-8")))
+        if isinstance(header, dict) and "tensors" in header:
+            body = bytearray(body_length)  # arrays lie in it, and models may write to them
+            del body[self._stream.readinto(body) :]
+        else:
+            body = self._stream.read(body_length)
         if not isinstance(header, dict) or len(body) < body_length:
             raise End(EXIT_BROKEN, "a frame that is not whole, or whose header is not a JSON object")
         return header, body
@@ -100,8 +129,6 @@ class Link(object):
 
 # ---- the model
 
-_OWN = globals(), vars(python_items), vars(python_values)
-
 
 class Model(object):
     """A model's function and its hooks."""
@@ -111,6 +138,7 @@ class Model(object):
     started = ended = 0  # when the function last was, by the clock
     stage = "main_file_not_found"  # what a failure now would be called, in the protocol's words
     _defines = ()
+    _tensors = None
 
     def answer(self, step, *arguments):
         """The answer of `load` or `call`, as (header, body); if that fails, the failure."""
@@ -122,15 +150,20 @@ class Model(object):
     def load(self, request):
         """Imports the main file, finds the function and the hooks, runs setup()."""
         os.environ.update([(native(name), native(value)) for name, value in (request.get("env") or {}).items()])
-        self._bytes = PY2 and request.get("text") == "bytes"
+        self._text_as_bytes = request.get("text") == "bytes"
+        self._bytes = PY2 and self._text_as_bytes
         self.limit = request.get("result_limit", 1 << 62)
         self._main_file, name, self._warnings = request["main_file"], request["function"], []
         module = self._import(request)
         self.stage = "function_not_found"
         function = self._find(module, name)
         setup, batch = self._hook(module, "setup"), self._hook(module, name + "_batch")
+        self._numpy = self._import_numpy() if request.get("tensors") == "numpy" else None
         self.stage = "setup_failed"
         state = (setup(),) if setup else ()
+        self._outputs = request.get("outputs") or []
+        if self._outputs or self._numpy:
+            self._tensors = _read_tensors()
         # What to call for one set of parameters, and for a batch of them; each with its further arguments.
         self._one = function, state if len(_required(function)) > 1 else ()
         self._many = batch, state if batch and len(_required(batch)) > 1 else ()
@@ -141,6 +174,9 @@ class Model(object):
         """Decodes parameters, runs the model's function on them, encodes the result."""
         self.stage = "parameters_invalid"
         result, took = self._run(self._one, self._parameters(body))
+        if isinstance(result, GENERATOR):
+            self.items = Items(self, result, took / 1e9)
+            return {}, b""  # it has only begun
         self.stage = "result_not_serialisable"
         return {"type": "result", "run_ns": took}, to_json(result)
 
@@ -188,6 +224,16 @@ class Model(object):
         except:  # noqa: E722 - as in `answer`
             return None, self._failed(*sys.exc_info())
 
+    def infer(self, request, body):
+        """Runs the model's function on tensors; its result as tensors."""
+        self._tensors = self._tensors or _read_tensors()
+        self.stage = "parameters_invalid"
+        parameters = self._tensors.inputs(request, body, self._numpy, self._text_as_bytes)
+        result, took = self._run(self._one, parameters)
+        self.stage = "result_not_serialisable"
+        fields, body = self._tensors.outputs(result, request.get("outputs"), self._outputs)
+        return dict(fields, type="result", run_ns=took), body
+
     def _import(self, request):
         """The main file's module: a script's in all but the name, so that what is for __main__ alone does not run."""
         root = os.path.normpath(native(request["root"]))
@@ -218,6 +264,16 @@ class Model(object):
         sys.modules.setdefault(name, module)  # a model's json.py is not to be everybody's json
         exec(code, vars(module))
         return module
+
+    def _import_numpy(self):
+        self.stage = "import_failed"
+        try:
+            return __import__("numpy")
+        except ImportError as error:
+            raise Refusal(
+                'the model is to get tensors as NumPy arrays (tensors = "numpy"), and NumPy cannot be imported: %s;'
+                " add numpy to the requirements" % message(error)
+            )
 
     def _find(self, module, name):
         function = vars(module).get(name)
@@ -253,6 +309,8 @@ class Model(object):
         elif reason == "syntax_error":
             line = getattr(error, "lineno", None)
             name, words = self._main_file + (" line %d" % line if line else ""), getattr(error, "msg", words)
+        elif kind is NoSuchOutput:
+            name, trace, reason = "", "", "output_not_found"
         elif reason == "model_raised" and "InvalidParameters" in [c.__name__ for c in getattr(kind, "__mro__", [kind])]:
             reason = "parameters_invalid"
         if self.loaded:
@@ -261,6 +319,24 @@ class Model(object):
             words = " ".join(": ".join([part for part in (name, words) if part]).split("\n"))
             failed = {"type": "load_failed", "message": words[:1000], "defines": self._defines}
         return dict(failed, reason=reason, traceback=trace)
+
+
+def _read_tensors():
+    """The module python_tensors, whatever modules of its name and of python_values's the model has."""
+    module = type(sys)("python_tensors")
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), "python_tensors.py")
+    with io.open(path, "rb") as opened:
+        code = compile(opened.read(), path, "exec", 0, True)
+    theirs = sys.modules.get("python_values")
+    sys.modules["python_values"] = python_values
+    try:
+        exec(code, vars(module))
+    finally:
+        sys.modules.pop("python_values")
+        if theirs is not None:
+            sys.modules["python_values"] = theirs
+    _own.append(vars(module))
+    return module
 
 
 def _required(function):
@@ -282,52 +358,10 @@ def _required(function):
 
 def _trace(kind, error, trace):
     """The traceback as Python prints it, from the model's first frame on."""
-    while trace is not None and any(trace.tb_frame.f_globals is own for own in _OWN):
+    while trace is not None and any(trace.tb_frame.f_globals is own for own in _own):
         trace = trace.tb_next
     lines = attempt(traceback.format_exception, kind, error, trace) or traceback.format_tb(trace)
     return "".join([clean(line) for line in lines])[-16000:]
-
-
-# ---- what a call writes
-
-
-class Capture(object):
-    """stdout and stderr of one call, kept from the log in files of no name."""
-
-    _LIMIT = 1 << 16
-
-    def __init__(self):
-        _flush()
-        self._moved = [(1, attempt(self._move, 1)), (2, attempt(self._move, 2))]
-
-    def end(self):
-        """Gives both back to the log; the first 64 KiB of what each was, as text, and how many bytes are left out."""
-        _flush()
-        found = {}
-        for name, moved in zip(("stdout", "stderr"), self._moved):  # noqa: B905 - 2.7 knows no strict
-            found[name], found[name + "_left_out"] = self._back(*moved)
-        return found
-
-    def _move(self, number):
-        path = os.path.join(_FOLDER, ".call-%d-%d" % (os.getpid(), number))
-        kept, file = os.dup(number), os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.unlink(path)
-        fcntl.fcntl(kept, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-        fcntl.fcntl(file, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-        os.dup2(file, number)
-        return kept, file
-
-    def _back(self, number, moved):
-        if moved is None:
-            return "", 0
-        kept, file = moved
-        os.dup2(kept, number)
-        os.close(kept)
-        size = os.fstat(file).st_size
-        os.lseek(file, 0, os.SEEK_SET)
-        text = os.read(file, self._LIMIT).decode("utf-8", "replace")
-        os.close(file)
-        return text, max(size - self._LIMIT, 0)
 
 
 # ---- the conversation
@@ -336,7 +370,7 @@ class Capture(object):
 def converse(link, token):
     """Greets the server, loads the model and serves it, until End is raised."""
     version = ".".join([str(part) for part in sys.version_info[:3]])
-    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": ["stream"]}
+    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": ["stream", "tensors"]}
     link.send(dict(hello, language="python", version=version, executable=clean(sys.executable or "")))
     welcome, _ = link.receive()
     if (welcome.get("type"), welcome.get("protocol")) != ("welcome", 1):
@@ -347,8 +381,12 @@ def converse(link, token):
         kind = header.get("type")
         if kind == "call" and (model.batches if "sizes" in header else model.loaded):
             capture = Capture() if header.get("capture") else None
-            step = (model.call_batch, body, header["sizes"]) if "sizes" in header else (model.call, body)
-            answer, text = model.answer(*step)
+            if "tensors" in header:
+                answer, text = model.answer(model.infer, header, body)
+            elif "sizes" in header:
+                answer, text = model.answer(model.call_batch, body, header["sizes"])
+            else:
+                answer, text = model.answer(model.call, body)
             if model.items:
                 answer, text = stream(link, model, header)
             if capture:
@@ -366,7 +404,7 @@ def converse(link, token):
             raise End(EXIT_BROKEN, "a message of type %r, out of place" % kind)
         if "id" in header:
             answer["id"] = header["id"]
-            _flush()  # what a call wrote is out before its answer
+            flush()  # what a call wrote is out before its answer
         link.send(answer, text)
         del body, text  # they may be large, and the next call long in coming
 
@@ -385,7 +423,7 @@ def stream(link, model, header):
             answer, text = model.answer(items.next if room else items.cancel)
             if answer["type"] != "item":
                 return answer, text
-            _flush()
+            flush()
             link.send(dict(answer, id=header["id"]), text)
             room = {"items": room["items"] - 1, "bytes": room["bytes"] - len(text)}
             del text  # the next one may be long in coming
@@ -427,13 +465,8 @@ def main():
         code, words = EXIT_BROKEN, _trace(*sys.exc_info())
     if words:
         attempt(lambda: sys.stderr.write("modelhost worker: %s\n" % words))
-    _flush()
+    flush()
     os._exit(code)
-
-
-def _flush():
-    attempt(lambda: sys.stdout.flush())
-    attempt(lambda: sys.stderr.flush())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ _NA_INTEGER = -(2**31)
 _NA_INTEGER64 = -(2**63)
 _S4_BIT = 1 << 4  # of sxpinfo.gp: set on S4 objects of any type
 
-_NAMES, _DIM, _CLASS, _LEVELS, _ROW_NAMES = (
+NAMES, DIM, _CLASS, _LEVELS, _ROW_NAMES = (
     rlib.Rf_install(name) for name in (b"names", b"dim", b"class", b"levels", b"row.names")
 )
 
@@ -77,7 +77,7 @@ def to_list(items: Any, names: Any = None) -> SEXP:
         for i, item in enumerate(items):
             rlib.SET_VECTOR_ELT(made, i, to_r(item))
         if names is not None:
-            _set(made, _NAMES, _characters(names))
+            set_attribute(made, NAMES, characters(names))
     finally:
         rlib.Rf_unprotect(1)
     return made
@@ -87,7 +87,7 @@ def _vector(values: list[Any], kinds: set[type]) -> SEXP | None:
     """The vector of scalars of one kind; None if they are of several. Nulls alone are logical, as NA is."""
     kinds, gaps = kinds - {NoneType}, NoneType in kinds
     if kinds == {str}:
-        return _characters(values)
+        return characters(values)
     if kinds <= {bool}:
         return _filled(rlib.LGLSXP, "i", values, gaps, _NA_INTEGER)
     if kinds == {int}:
@@ -104,7 +104,8 @@ def _filled(kind: int, code: str, values: list[Any], gaps: bool, na: float) -> S
     return made
 
 
-def _characters(texts: Any) -> SEXP:
+def characters(texts: Any) -> SEXP:
+    """The character vector of these, None being NA. Raises ValueError."""
     made = rlib.Rf_protect(rlib.Rf_allocVector(rlib.STRSXP, len(texts)))
     try:
         for i, text in enumerate(texts):
@@ -133,7 +134,7 @@ def _array(rows: list[Any]) -> SEXP | None:
     if made is None:
         return None
     rlib.Rf_protect(made)
-    _set(made, _DIM, _vector(dims, {int}))
+    set_attribute(made, DIM, _vector(dims, {int}))
     rlib.Rf_unprotect(1)
     return made
 
@@ -155,15 +156,15 @@ def _data_frame(records: list[dict[str, Any]]) -> SEXP:
             cells = [record.get(name) for record in records]
             column = _vector(cells, set(map(type, cells)))
             rlib.SET_VECTOR_ELT(made, i, to_list(cells) if column is None else column)
-        _set(made, _NAMES, _characters(names))
-        _set(made, _ROW_NAMES, _vector([None, -len(records)], {int, NoneType}))
-        _set(made, _CLASS, _characters(["data.frame"]))
+        set_attribute(made, NAMES, characters(names))
+        set_attribute(made, _ROW_NAMES, _vector([None, -len(records)], {int, NoneType}))
+        set_attribute(made, _CLASS, characters(["data.frame"]))
     finally:
         rlib.Rf_unprotect(1)
     return made
 
 
-def _set(made: SEXP, attribute: SEXP, value: SEXP) -> None:
+def set_attribute(made: SEXP, attribute: SEXP, value: SEXP) -> None:
     """Sets an attribute of an object that the caller has protected."""
     rlib.Rf_protect(value)
     rlib.Rf_setAttrib(made, attribute, value)
@@ -203,18 +204,18 @@ class Reader:
 
     def value(self, x: SEXP) -> Any:
         """What the caller gets for this object."""
-        kind, classes = _kind(x), _classes(x)
+        kind, classes = kind_of(x), classes_of(x)
         if kind == rlib.NILSXP:
             return None
         if kind == rlib.VECSXP and not classes & {"data.frame", "POSIXlt"}:
-            names = rlib.Rf_getAttrib(x, _NAMES)
-            return self._items(x, classes) if names == rlib.R_NilValue else self._object(x, _strings(names))
+            names = rlib.Rf_getAttrib(x, NAMES)
+            return self._items(x, classes) if names == rlib.R_NilValue else self._object(x, strings_of(names))
         items = self._items(x, classes)
         if len(items) != 1:
             return items
         if "json" in classes:  # jsonlite::toJSON made it
             return self._parsed(items[0])
-        alone = self._unbox and not classes & {"data.frame", "AsIs"} and not _dims(x)
+        alone = self._unbox and not classes & {"data.frame", "AsIs"} and not dims_of(x)
         return items[0] if alone or "scalar" in classes else items
 
     def results(self, x: SEXP, of_condition: Callable[[SEXP], Exception]) -> list[Any]:
@@ -223,7 +224,7 @@ class Reader:
         Instead of a list's element that is a condition there is what `of_condition` makes of it, and instead of one
         that JSON cannot hold, the exception.
         """
-        classes, dims = _classes(x), _dims(x)
+        classes, dims = classes_of(x), dims_of(x)
         if "condition" in classes:
             raise NotSerialisableError("is a condition, not a list of results")
         if x.sxpinfo.type == rlib.VECSXP and not dims and not classes & {"data.frame", "POSIXlt"}:
@@ -237,13 +238,13 @@ class Reader:
 
     def _result(self, x: SEXP, of_condition: Callable[[SEXP], Exception]) -> Any:
         try:
-            return of_condition(x) if "condition" in _classes(x) else self.value(x)
+            return of_condition(x) if "condition" in classes_of(x) else self.value(x)
         except Exception as error:  # a class attribute may be on anything
             return error
 
     def _items(self, x: SEXP, classes: frozenset[str]) -> list[Any]:
         """The elements of a vector or list, the rows of a matrix or data frame."""
-        kind = _kind(x)
+        kind = kind_of(x)
         if "data.frame" in classes:
             if kind != rlib.VECSXP:
                 raise NotSerialisableError("is of class data.frame, but not a list")
@@ -251,7 +252,7 @@ class Reader:
         if classes & {"Date", "POSIXct", "POSIXlt"}:
             text = rlib.Rf_protect(self._as_text(x))
             try:
-                return _strings(text)
+                return strings_of(text)
             finally:
                 rlib.Rf_unprotect(1)
         if kind == rlib.REALSXP:
@@ -259,14 +260,14 @@ class Reader:
         elif kind == rlib.INTSXP:
             items = _labels(x) if "factor" in classes else _integers(x)
         elif kind == rlib.STRSXP:
-            items = _strings(x)
+            items = strings_of(x)
         elif kind == rlib.LGLSXP:
             items = [None if v is None else bool(v) for v in _integers(x)]
         elif kind == rlib.NILSXP:
             items = []
         else:
             items = self._elements(x)
-        return _nested(items, _dims(x))
+        return _nested(items, dims_of(x))
 
     def _elements(self, x: SEXP) -> list[Any]:
         elements = []
@@ -297,13 +298,13 @@ class Reader:
             raise NotSerialisableError(f"is of class json, but not JSON ({error})") from error
 
     def _records(self, x: SEXP) -> list[Any]:
-        names = _strings(rlib.Rf_getAttrib(x, _NAMES))
+        names = strings_of(rlib.Rf_getAttrib(x, NAMES))
         _check_names(names, "column")
         columns = []
         for i, name in enumerate(names):
             column = rlib.VECTOR_ELT(x, i)
             try:
-                columns.append(self._items(column, _classes(column)))
+                columns.append(self._items(column, classes_of(column)))
             except NotSerialisableError as error:
                 raise error.inside(f"${name}") from None
         if not columns:
@@ -327,7 +328,7 @@ _OTHERS = {
 }
 
 
-def _kind(x: SEXP) -> int:
+def kind_of(x: SEXP) -> int:
     """The number of the object's type, if it is one that JSON has something for."""
     kind = x.sxpinfo.type
     if x.sxpinfo.gp & _S4_BIT:
@@ -337,15 +338,17 @@ def _kind(x: SEXP) -> int:
     return kind
 
 
-def _classes(x: SEXP) -> frozenset[str]:
+def classes_of(x: SEXP) -> frozenset[str]:
+    """What inherits() would say of the object, but for implicit classes."""
     # Of the struct behind x, rpy2 3.5 declares only the type and gp where R has them: no x.sxpinfo.obj, no x.attrib.
     if rlib.ATTRIB(x) == rlib.R_NilValue:
         return frozenset()
-    return frozenset(_strings(rlib.Rf_getAttrib(x, _CLASS)))
+    return frozenset(strings_of(rlib.Rf_getAttrib(x, _CLASS)))
 
 
-def _dims(x: SEXP) -> list[int]:
-    dims = rlib.Rf_getAttrib(x, _DIM)
+def dims_of(x: SEXP) -> list[int]:
+    """The dimensions; none for what has none."""
+    dims = rlib.Rf_getAttrib(x, DIM)
     return [] if dims == rlib.R_NilValue else ffi.unpack(rlib.INTEGER(dims), rlib.Rf_length(dims))
 
 
@@ -379,11 +382,11 @@ def _without(na: int, values: list[Any]) -> list[Any]:
 
 
 def _labels(x: SEXP) -> list[Any]:
-    labels = dict(enumerate(_strings(rlib.Rf_getAttrib(x, _LEVELS)), 1))
+    labels = dict(enumerate(strings_of(rlib.Rf_getAttrib(x, _LEVELS)), 1))
     return [labels.get(code) for code in _integers(x)]
 
 
-def _strings(x: SEXP) -> list[Any]:
+def strings_of(x: SEXP) -> list[Any]:
     """R keeps one copy of each text, so each is decoded once."""
     if x.sxpinfo.type != rlib.STRSXP:
         if x == rlib.R_NilValue:

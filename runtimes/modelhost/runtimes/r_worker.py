@@ -2,7 +2,8 @@
 
 Started as `<R> CMD <python> -I -u r_worker.py` with RPY2_CFFI_MODE=ABI: `R CMD` sets the environment that R's shared
 library needs, and rpy2 opens that library and declares its C interface. Beside this file lie r_worker.R (R's side:
-loading a model, calling it) and r_values.py (JSON ↔ R objects).
+loading a model, calling it), r_values.py (JSON ↔ R objects) and r_tensors.py (tensors ↔ R objects), which shares
+python_tensors.py with the Python worker.
 
 MODELHOST_R_LIBRARY holds the folders of the model's packages, separated by colons, or nothing. They and R's own
 library are all that the model sees; R_LIBS says the same to every R that the model starts.
@@ -130,10 +131,11 @@ class R:
         self.started = self.ended = 0.0  # when a model's function last was, by the clock
         self._start()
         sys.path.insert(0, str(HERE))  # -I leaves it out
+        import r_tensors
         import r_values
 
         del sys.path[0]
-        self.values = r_values
+        self.values, self.tensors = r_values, r_tensors
         self._error = ffi.new("int *")
         self._space = rlib.R_BaseEnv
         self._space = self.keep(self.call("new.env", True, rlib.R_BaseNamespace))
@@ -189,6 +191,10 @@ class R:
         """Keeps R from collecting an object for the life of this process."""
         self.lib.R_PreserveObject(what)
         return what
+
+    def permute(self, array: SEXP) -> SEXP:
+        """An array with its dimensions in the opposite order, and its elements where they belong then."""
+        return self.call("aperm", array)
 
     def as_text(self, moments: SEXP) -> SEXP:
         """ISO 8601 texts of R dates or times."""
@@ -252,7 +258,11 @@ class Entry:
             r.lib.Rf_unprotect(1)
 
     def unreadable(self, error: Exception) -> Failed:
-        """What is said of a result that JSON cannot hold."""
+        """What is said of a result that JSON, or a tensor, cannot hold."""
+        tensors = self._r.tensors
+        if isinstance(error, tensors.Refusal):
+            reason = "output_not_found" if isinstance(error, tensors.NoSuchOutput) else "result_not_serialisable"
+            return Failed(reason, str(error))
         if isinstance(error, RecursionError):
             words = "result is nested too deeply, which JSON cannot hold"
         elif isinstance(error, self._r.values.NotSerialisableError):
@@ -290,10 +300,19 @@ class Model:
             line = words.partition("\n")[0] if outcome["reason"] == "syntax_error" else " ".join(words.split())
             raise Failed(message=line, **outcome)
         self._reader = self._r.values.Reader(self._r.as_text, unbox=bool(request.get("unbox")))
+        texts = self._r.values.Reader(self._r.as_text, unbox=False)
+        self._tensors = self._r.tensors.TensorReader(self._r.permute, texts, request.get("outputs") or [])
+        self._raw_bytes = request.get("text") == "bytes"
         self._one = Entry(self._r, "run")
         self._many = Entry(self._r, "run_batch") if outcome["batch"] else None
         self.loaded = True
         return outcome
+
+    def answer(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        """What comes of a call, one with tensors, or a batch of them."""
+        if "tensors" in header:
+            return self.infer(header, body)
+        return self.call_batch(body, header["sizes"]) if "sizes" in header else self.call(body)
 
     def call(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Decodes parameters, runs the model's function on them, encodes the result; the fields of `result`."""
@@ -327,6 +346,16 @@ class Model:
             return self._r.values.from_json(body)
         except (ValueError, RecursionError) as error:
             raise Failed("parameters_invalid", f"the parameters are not JSON: {error}") from error
+
+    def infer(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Runs the model's function on tensors; the fields of `result` with its result as tensors, and their body."""
+        r = self._r
+        try:
+            made = r.tensors.tensors_to_r(request, body, r.permute, text_as_bytes=self._raw_bytes)
+        except (ValueError, OverflowError) as error:
+            raise Failed("parameters_invalid", f"R cannot hold the tensors: {error}") from error
+        (fields, body), took = self._one(made, lambda result: self._tensors.outputs(result, request.get("outputs")))
+        return {"run_ns": took, **fields}, body
 
     def _to_r(self, parameters: Any, *, batch: bool = False) -> SEXP:
         try:
@@ -397,7 +426,7 @@ class Capture:
 
 def converse(link: Link, r: R, token: str) -> None:
     """Greets the server, loads the model and serves it, until End is raised."""
-    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": []}
+    hello = {"type": "hello", "protocol": 1, "token": token, "pid": os.getpid(), "features": ["tensors"]}
     link.send({**hello, "language": "r", **r.ask("about")})
     welcome, _ = link.receive()
     if (welcome.get("type"), welcome.get("protocol")) != ("welcome", 1):
@@ -409,7 +438,7 @@ def converse(link: Link, r: R, token: str) -> None:
         if kind == "call" and (model.batches if "sizes" in header else model.loaded):
             capture = Capture() if header.get("capture") else None
             try:
-                fields, body = model.call_batch(body, header["sizes"]) if "sizes" in header else model.call(body)
+                fields, body = model.answer(header, body)
                 answer = {"type": "result", **answered, **fields}
             except Failed as failed:
                 answer, body = {"type": "failed", **answered, "exception": "", **failed.fields}, b""

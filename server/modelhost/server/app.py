@@ -11,6 +11,7 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
 from modelhost.envs import EnvironmentStore
+from modelhost.inference import open_inference_pb2
 from modelhost.server.access.plane import AccessPlane
 from modelhost.server.api.admin.accounts import AccountMethods
 from modelhost.server.api.admin.debug import DebugMethods
@@ -25,12 +26,15 @@ from modelhost.server.api.admin.usage import UsageMethods
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.auditing import Auditor
 from modelhost.server.api.binding import bind
+from modelhost.server.api.calling import ModelCalls, observer
 from modelhost.server.api.health import HealthMethods
+from modelhost.server.api.inference.models import InferenceMethods
+from modelhost.server.api.inference.repository import ROLES as REPOSITORY_ROLES
+from modelhost.server.api.inference.repository import RepositoryMethods
 from modelhost.server.api.listener import listener_methods
 from modelhost.server.api.methods import Access, Dispatcher, Method
 from modelhost.server.api.mutations import Mutations
 from modelhost.server.api.predict import PredictMethods
-from modelhost.server.api.predict import observer as predict_observer
 from modelhost.server.api.predict_stream import PredictStreamMethods
 from modelhost.server.config import ServerSettings
 from modelhost.server.control import locked
@@ -75,6 +79,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 PREDICT: ServiceDescriptor = predict_pb2.DESCRIPTOR.services_by_name["Predict"]
+INFERENCE: ServiceDescriptor = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 LAST_ANSWERS_SECONDS = 1.0
@@ -214,6 +219,7 @@ class App:
         auditor = Auditor(self._audit_stream.tell if self._audit_stream else lambda event: None)
         mutations = Mutations(database, vault, auditor)
         admission = Admission(router)
+        calls = ModelCalls(router, admission)
         services: dict[str, list[Method]] = {
             ADMIN.full_name: bind(
                 ADMIN,
@@ -247,13 +253,31 @@ class App:
                 PredictMethods(
                     router=router,
                     admission=admission,
+                    calls=calls,
                     issuer=access.issuer,
                     database=database,
                     commands=commands,
                     message_limit=settings.message_limit,
                 ),
-                PredictStreamMethods(router, admission, settings.message_limit),
+                PredictStreamMethods(admission, calls, settings.message_limit),
                 for_anyone={"IssueToken"},
+            ),
+            INFERENCE.full_name: bind(
+                INFERENCE,
+                Access.CALLER,
+                InferenceMethods(
+                    router=router,
+                    admission=admission,
+                    calls=calls,
+                    database=database,
+                    commands=commands,
+                    version=metadata.version("modelhost"),
+                    is_ready=lambda: self._reconciler.is_ready and not self._stopping.is_set(),
+                    message_limit=settings.message_limit,
+                ),
+                RepositoryMethods(database, commands, mutations, router, changes),
+                for_anyone={"ServerLive", "ServerReady", "ServerMetadata"},
+                for_operators=REPOSITORY_ROLES,
             ),
         }
         health = partial(
@@ -267,10 +291,12 @@ class App:
             stopping=self._stopping,
         )
         count_calls = access.usage.ended if settings.usage else lambda *_: None
-        observers = dict.fromkeys(
-            (f"/{PREDICT.full_name}/{name}" for name in ("Predict", "PredictStream")),
-            predict_observer(metrics.call_ended, count_calls),
+        calls_of_models = (
+            f"/{PREDICT.full_name}/Predict",
+            f"/{PREDICT.full_name}/PredictStream",
+            f"/{INFERENCE.full_name}/ModelInfer",
         )
+        observers = dict.fromkeys(calls_of_models, observer(metrics.call_ended, count_calls))
 
         def door(address: str, services: Mapping[str, list[Method]]) -> GrpcioDoor:
             dispatcher = Dispatcher(
@@ -299,11 +325,16 @@ class App:
         door: Callable[[str, Mapping[str, list[Method]]], GrpcioDoor],
         services: Mapping[str, list[Method]],
     ) -> None:
-        """One for all services, or where operators have one of their own, another one without theirs for the others."""
+        """One for all services, or where operators have one of their own, another one without what is theirs."""
         self._doors = [door(settings.admin_listen or settings.listen, services)]
         self.address = self.admin_address = self._doors[0].address
         if settings.admin_listen:
-            self._doors.append(door(settings.listen, {PREDICT.full_name: services[PREDICT.full_name]}))
+            for_others = {
+                name: [method for method in methods if method.access is not Access.OPERATOR]
+                for name, methods in services.items()
+                if name != ADMIN.full_name
+            }
+            self._doors.append(door(settings.listen, for_others))
             self.address = self._doors[1].address
 
     def _isolate(self, settings: ServerSettings, state: StateDir, uids: Uids) -> Isolation:

@@ -101,6 +101,18 @@ class TestCall:
 
 
 @dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that a model takes or returns; of `shape`, -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """How a model is run. `None` means not set: to be had from `modelhost.toml` or the defaults. Times in seconds."""
 
@@ -124,6 +136,9 @@ class ModelSettings:
     max_batch_size: int | None = None  # calls that go to a batch function together; 1 for none
     max_batch_delay: float | None = None  # seconds that a call may be kept back for others
     secret_env: dict[str, str] | None = None  # sealed by the vault
+    tensors: str | None = None  # how Python models get them: `lists` or `numpy`
+    inputs: tuple[TensorSpec, ...] | None = None
+    outputs: tuple[TensorSpec, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a service's descriptor and the objects that implement it to its methods."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -18,14 +18,23 @@ def bind(
     *implementations: object,
     name: str = "",
     for_anyone: Collection[str] = (),
+    for_operators: Mapping[str, Role] | None = None,
 ) -> list[Method]:
     """Find each rpc's handler by its name in snake case. Raises `LookupError` for an rpc that nobody implements.
 
     `name` is the full name to serve it under, where that is not the descriptor's. The rpcs in `for_anyone` are open to
-    everybody, whatever `access` the others have.
+    everybody, and those in `for_operators` to operators of that role, whatever `access` the others have.
     """
+
+    roles = for_operators or {}
+
+    def of(rpc: MethodDescriptor) -> Access:
+        if rpc.name in roles:
+            return Access.OPERATOR
+        return Access.ANYONE if rpc.name in for_anyone else access
+
     return [
-        _bind(rpc, name or service.full_name, Access.ANYONE if rpc.name in for_anyone else access, implementations)
+        _bind(rpc, name or service.full_name, of(rpc), roles.get(rpc.name) or required_role(rpc), implementations)
         for rpc in service.methods
     ]
 
@@ -36,7 +45,9 @@ def required_role(rpc: MethodDescriptor) -> Role | None:
     return Role(number) if number else None
 
 
-def _bind(rpc: MethodDescriptor, service: str, access: Access, implementations: Sequence[object]) -> Method:
+def _bind(
+    rpc: MethodDescriptor, service: str, access: Access, role: Role | None, implementations: Sequence[object]
+) -> Method:
     attribute = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc.name).lower()
     handlers = [getattr(item, attribute) for item in implementations if hasattr(item, attribute)]
     if len(handlers) != 1:
@@ -44,7 +55,6 @@ def _bind(rpc: MethodDescriptor, service: str, access: Access, implementations: 
     kind: type[Any] = ServerStream if rpc.server_streaming else Unary
     if rpc.client_streaming:
         kind = BidiStream
-    role = required_role(rpc)
     if access is Access.OPERATOR and role is None:
         raise LookupError(f"{service}/{rpc.name} does not say which role it requires")
     method: Method = kind(f"/{service}/{rpc.name}", access, role, GetMessageClass(rpc.input_type), handlers[0])

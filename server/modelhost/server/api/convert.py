@@ -15,6 +15,7 @@ from modelhost.server.resources import (
     ModelSource,
     Revision,
     RevisionState,
+    TensorSpec,
     TestCall,
     UpdateState,
 )
@@ -26,6 +27,7 @@ from modelhost.v1 import deployment_pb2, log_pb2, runtime_pb2, service_pb2
 
 _Text = deployment_pb2.ModelSettings
 _TEXTS = {"unicode": _Text.TEXT_UNICODE, "bytes": _Text.TEXT_BYTES}
+_TENSORS = {"lists": _Text.TENSORS_LISTS, "numpy": _Text.TENSORS_NUMPY}
 _UPDATE_STATES = {
     UpdateState.NONE: deployment_pb2.Deployment.UPDATE_STATE_UNSPECIFIED,
     UpdateState.IN_PROGRESS: deployment_pb2.Deployment.UPDATE_STATE_IN_PROGRESS,
@@ -127,6 +129,9 @@ def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
         env=value.env or {},
         text=_TEXTS.get(value.text or "", _Text.TEXT_UNSPECIFIED),
         unbox=value.unbox,
+        tensors=_TENSORS.get(value.tensors or "", _Text.TENSORS_UNSPECIFIED),
+        inputs=map(_tensor, value.inputs or ()),
+        outputs=map(_tensor, value.outputs or ()),
         limits=limits if limits.ByteSize() else None,
         secret_env_names=sorted(value.secret_env or ()),
     )
@@ -155,6 +160,9 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         env=dict(message.env) or None,
         text={number: name for name, number in _TEXTS.items()}.get(message.text),
         unbox=message.unbox if message.HasField("unbox") else None,
+        tensors={number: name for name, number in _TENSORS.items()}.get(message.tensors),
+        inputs=tuple(map(_tensor_from, message.inputs)) or None,
+        outputs=tuple(map(_tensor_from, message.outputs)) or None,
         call_timeout=limits.call_timeout.ToMilliseconds() / 1000 if limits.HasField("call_timeout") else None,
         load_timeout=limits.load_timeout.ToMilliseconds() / 1000 if limits.HasField("load_timeout") else None,
         queue_size=limits.queue_size or None,
@@ -166,6 +174,14 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         max_batch_delay=batching.max_delay.ToMicroseconds() / 1e6 if batching.HasField("max_delay") else None,
         secret_env=dict(message.secret_env) or None,
     )
+
+
+def _tensor(value: TensorSpec) -> deployment_pb2.TensorSpec:
+    return deployment_pb2.TensorSpec(name=value.name, datatype=value.datatype, shape=value.shape)
+
+
+def _tensor_from(message: deployment_pb2.TensorSpec) -> TensorSpec:
+    return TensorSpec(message.name, message.datatype, tuple(message.shape))
 
 
 def failure(value: Failure | None) -> deployment_pb2.Failure | None:

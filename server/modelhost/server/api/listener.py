@@ -6,6 +6,7 @@ from itertools import chain
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
+from modelhost.inference import open_inference_pb2
 from modelhost.server.api import reflection
 from modelhost.server.api.binding import bind
 from modelhost.server.api.health import HealthMethods
@@ -19,7 +20,9 @@ def listener_methods(
 ) -> list[Method]:
     """All methods; `services` are those of the host by full name, `health_of` makes the health of services."""
     names = [*services, HEALTH.full_name]
-    reflected = reflection.ReflectionMethods([*names, reflection.SERVICE.full_name, reflection.V1_NAME])
+    reflected = reflection.ReflectionMethods(
+        [*names, reflection.SERVICE.full_name, reflection.V1_NAME], [open_inference_pb2.DESCRIPTOR.pool]
+    )
     return [
         *chain.from_iterable(services.values()),
         *bind(HEALTH, Access.ANYONE, health_of(set(names))),

@@ -49,11 +49,11 @@ class Mutations:
         validate_only: bool = False,
     ) -> M:
         """Run the transaction, or return what it answered before under the request's id. Raises `InvalidRequest`."""
-        request_id = request.request_id
+        request_id = getattr(request, "request_id", "")  # requests of other people's protocols have none
         if request_id:
             _check_uuid(request_id)
         # Another operator's request is another one: an answer may hold a secret, which is its caller's alone.
-        body = sha256(call.caller.name.encode() + b"\0" + _body(request)).digest()
+        body = sha256(call.caller.name.encode() + b"\0" + _body(request)).digest() if request_id else b""
 
         def once(tx: Transaction) -> M:
             answered = requests.recall(tx, request_id) if request_id else None

@@ -3,23 +3,20 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.struct_pb2 import Value
-from structlog.contextvars import bind_contextvars
 
 from modelhost.server.access.issuing import Issuer
 from modelhost.server.api import convert, names
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
-from modelhost.server.api.methods import Observer
-from modelhost.server.api.status import Code
+from modelhost.server.api.calling import ModelCalls
 from modelhost.server.control.deployments import Deployments
-from modelhost.server.errors import DomainError, InvalidRequest, NotTaken, PredictionFailed
+from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import Deployment, Revision
 from modelhost.server.serving.pool import Pool
-from modelhost.server.serving.router import Router, Service
+from modelhost.server.serving.router import Router
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1 import predict_pb2 as pb
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -38,6 +35,7 @@ class PredictMethods:
         *,
         router: Router,
         admission: Admission,
+        calls: ModelCalls,
         issuer: Issuer,
         database: Database,
         commands: Deployments,
@@ -45,6 +43,7 @@ class PredictMethods:
     ) -> None:
         self._router = router
         self._admission = admission
+        self._calls = calls
         self._issuer = issuer
         self._database = database
         self._commands = commands
@@ -59,27 +58,11 @@ class PredictMethods:
 
     async def predict(self, call: Call, request: pb.PredictRequest) -> pb.PredictResponse:
         """Call a model once."""
-        service = call.service = self._admission.find(call.caller, names.parse_service(request.service))
-        grant = self._admission.enter(call, service)
-        try:
-            return await self._answer(call, service, request)
-        finally:
-            if grant is not None:
-                grant.leave()
-
-    async def _answer(self, call: Call, service: Service, request: pb.PredictRequest) -> pb.PredictResponse:
-        pool, revision = self._router.running(service)
-        try:
-            while True:
-                try:
-                    return await self._predict(pool, revision, call.deadline, call.request_id, request)
-                except NotTaken:  # by a pool that an update has replaced meanwhile
-                    if service.pool in (pool, None):
-                        raise
-                    pool, revision = self._router.running(service)
-        except Exception as error:
-            name_call(error, call, service, revision)
-            raise
+        return await self._calls.run(
+            call,
+            names.parse_service(request.service),
+            lambda pool, revision: self._predict(pool, revision, call.deadline, call.request_id, request),
+        )
 
     async def _predict(
         self, pool: Pool, revision: int, deadline: float | None, request_id: str, request: pb.PredictRequest
@@ -116,14 +99,6 @@ class PredictMethods:
         )
 
 
-def name_call(error: Exception, call: Call, service: Service, revision: int) -> None:
-    """Say which call of a model it was that failed: to its caller, or of a fault of the server in the log."""
-    if isinstance(error, PredictionFailed):
-        error.values["request_id"] = call.request_id
-    elif not isinstance(error, DomainError):  # which the dispatcher logs
-        bind_contextvars(deployment=service.deployment_id, revision=revision)
-
-
 async def parameters_of(request: pb.PredictRequest) -> bytes:
     """What the model is to receive, as JSON. Raises `InvalidRequest`."""
     match request.WhichOneof("input"):
@@ -154,26 +129,6 @@ def check_size(size: int, limit: int) -> None:
             size=size,
             limit=limit,
         )
-
-
-def observer(
-    of_services: Callable[[Service | None, str, str, float], None],
-    of_callers: Callable[[str, str, str, float, int, int], None],
-) -> Observer:
-    """Tells of the calls of `predict`.
-
-    `of_services` hears of all: of which service, or None for those that were not let in, so that callers cannot make up
-    names to be kept, nor spoil the figures of a service that is none of theirs; code, reason, seconds. `of_callers`
-    hears of those that were let in: service, caller, code, seconds, bytes of request and response.
-    """
-
-    def observe(call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:
-        service = call.service
-        of_services(service, code.name, reason, seconds)
-        if service is not None:
-            of_callers(service.service_id, call.caller.name, code.name, seconds, call.size, sent)
-
-    return observe
 
 
 def _plain(value: Value) -> Any:

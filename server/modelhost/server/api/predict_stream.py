@@ -6,9 +6,9 @@ from functools import partial
 from modelhost.server.api import names
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
-from modelhost.server.api.predict import ENVELOPE_BYTES, check_size, name_call, parameters_of, to_value
-from modelhost.server.errors import NotTaken
-from modelhost.server.serving.router import Router, Service
+from modelhost.server.api.calling import ModelCalls, name_call
+from modelhost.server.api.predict import ENVELOPE_BYTES, check_size, parameters_of, to_value
+from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.stream import Stream
 from modelhost.v1 import predict_pb2 as pb
 
@@ -16,9 +16,9 @@ from modelhost.v1 import predict_pb2 as pb
 class PredictStreamMethods:
     """Handler of PredictStream. Nothing that it sends is larger than `message_limit` bytes."""
 
-    def __init__(self, router: Router, admission: Admission, message_limit: int) -> None:
-        self._router = router
+    def __init__(self, admission: Admission, calls: ModelCalls, message_limit: int) -> None:
         self._admission = admission
+        self._calls = calls
         self._result_limit = message_limit - ENVELOPE_BYTES
 
     async def predict_stream(self, call: Call, request: pb.PredictRequest) -> AsyncGenerator[pb.PredictStreamResponse]:
@@ -28,7 +28,12 @@ class PredictStreamMethods:
         grant = self._admission.enter(call, service)
         revision = 0
         try:
-            stream, revision = await self._begin(call, service, await parameters_of(request))
+            parameters = await parameters_of(request)
+
+            async def begin(pool: Pool, number: int) -> tuple[Stream, int]:
+                return await pool.stream(parameters, call.deadline, call.request_id), number
+
+            stream, revision = await self._calls.made(call, service, begin)
             try:
                 index = 0
                 while (item := await stream.next()) is not None:
@@ -44,16 +49,6 @@ class PredictStreamMethods:
         finally:
             if grant is not None:
                 grant.leave()
-
-    async def _begin(self, call: Call, service: Service, parameters: bytes) -> tuple[Stream, int]:
-        pool, revision = self._router.running(service)
-        while True:
-            try:
-                return await pool.stream(parameters, call.deadline, call.request_id), revision
-            except NotTaken:  # by a pool that an update has replaced meanwhile
-                if service.pool in (pool, None):
-                    raise
-                pool, revision = self._router.running(service)
 
     async def _response(self, request: pb.PredictRequest, item: bytes) -> pb.PredictStreamResponse:
         if request.HasField("parameters_json"):

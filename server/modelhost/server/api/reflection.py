@@ -28,13 +28,18 @@ V1_NAME = "grpc.reflection.v1.ServerReflection"
 
 
 class ReflectionMethods:
-    """Answers from the process's descriptor pool. `services` are the full names that are served."""
+    """Answers from descriptor pools. `services` are the full names that are served.
 
-    def __init__(self, services: Sequence[str]) -> None:
+    `private` are pools of our own, looked into before the process's: what other packages put there under the same names
+    is not what is served.
+    """
+
+    def __init__(self, services: Sequence[str], private: Sequence[DescriptorPool] = ()) -> None:
         self._services = sorted(services)
         self._pool = Default()
-        self._version_1 = DescriptorPool()
-        self._version_1.Add(_version_1())
+        version_1 = DescriptorPool()
+        version_1.Add(_version_1())
+        self._pools = [*private, version_1, self._pool]
 
     async def server_reflection_info(
         self, call: Call, requests: AsyncIterator[ServerReflectionRequest]
@@ -47,44 +52,30 @@ class ReflectionMethods:
             yield response
 
     def _answer(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
-        pool = self._pool
         match request.WhichOneof("message_request"):
             case "list_services":
                 services = [ServiceResponse(name=name) for name in self._services]
                 return ServerReflectionResponse(list_services_response=ListServiceResponse(service=services))
             case "file_by_filename":
                 wanted_file = request.file_by_filename
-                return _files(
-                    lambda: pool.FindFileByName(wanted_file), lambda: self._version_1.FindFileByName(wanted_file)
-                )
+                return _files(lambda pool: pool.FindFileByName(wanted_file), self._pools)
             case "file_containing_symbol":
                 symbol = request.file_containing_symbol
-                return _files(
-                    lambda: self._file_of(symbol),
-                    lambda: self._version_1.FindFileContainingSymbol(symbol),
-                )
+                return _files(lambda pool: _file_of(pool, symbol), self._pools)
             case "file_containing_extension":
                 wanted = request.file_containing_extension
                 return _files(
-                    lambda: (
+                    lambda pool: (
                         pool.FindExtensionByNumber(
                             pool.FindMessageTypeByName(wanted.containing_type), wanted.extension_number
                         ).file  # type: ignore[attr-defined]  # types-protobuf lacks it
-                    )
+                    ),
+                    [self._pool],
                 )
             case "all_extension_numbers_of_type":
                 return self._extensions(request.all_extension_numbers_of_type)
             case _:
                 return _error(Code.INVALID_ARGUMENT, "the request asks for nothing")
-
-    def _file_of(self, symbol: str) -> FileDescriptor:
-        """The file that defines a symbol. Raises `KeyError`. Python's pool does not know those of methods."""
-        try:
-            return self._pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            service, _, method = symbol.rpartition(".")
-            descriptor = self._pool.FindServiceByName(service)
-            return descriptor.methods_by_name[method].containing_service.file
 
     def _extensions(self, name: str) -> ServerReflectionResponse:
         try:
@@ -97,6 +88,15 @@ class ReflectionMethods:
         )
 
 
+def _file_of(pool: DescriptorPool, symbol: str) -> FileDescriptor:
+    """The file that defines a symbol. Raises `KeyError`. Python's pool does not know those of methods."""
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:
+        service, _, method = symbol.rpartition(".")
+        return pool.FindServiceByName(service).methods_by_name[method].containing_service.file
+
+
 def _version_1() -> FileDescriptorProto:
     """The file of version 1, which grpcio-reflection lacks."""
     alpha = FileDescriptorProto()
@@ -104,11 +104,13 @@ def _version_1() -> FileDescriptorProto:
     return text_format.Parse(str(alpha).replace("v1alpha", "v1"), FileDescriptorProto())
 
 
-def _files(*places: Callable[[], FileDescriptor]) -> ServerReflectionResponse:
-    """The file and all that it imports, imports first: what clients need to make sense of it."""
-    for find in places:
+def _files(
+    find: Callable[[DescriptorPool], FileDescriptor], pools: Sequence[DescriptorPool]
+) -> ServerReflectionResponse:
+    """The file, of the first pool that has it, and all that it imports: what clients need to make sense of it."""
+    for pool in pools:
         try:
-            wanted = find()
+            wanted = find(pool)
             break
         except KeyError:
             continue

@@ -68,6 +68,13 @@ CALLING = (
         "Read items as they come, and cancel a stream that is not read any more.",
     ),
     Entry(
+        ErrorReason.ERROR_REASON_TENSOR_INVALID,
+        Step.CALL,
+        "A tensor is not what it should be",
+        "An Open Inference call brings a tensor that is malformed, or not as the model's `modelhost.toml` declares it.",
+        "Ask ModelMetadata which tensors the model takes, and compare names, datatypes and shapes.",
+    ),
+    Entry(
         ErrorReason.ERROR_REASON_SERVICE_NOT_RUNNING,
         Step.CALL,
         "The model does not run",

@@ -147,7 +147,7 @@ def _plain(revision: Revision, *, in_force: bool) -> dict[str, str]:
         elif field.name == "test_call" and value:
             plain |= {"test.parameters": value.parameters_json, "test.expected": value.expected_json}
         elif isinstance(value, tuple):
-            plain[field.name] = "\n".join(value)
+            plain[field.name] = "\n".join(map(str, value))
         elif value not in (None, ""):
             plain[field.name] = str(value)
     return plain

@@ -10,6 +10,7 @@ from modelhost.runtimes import PYTHON_WORKER, R_WORKER
 from modelhost.server.resources import ModelSettings
 from modelhost.server.serving.answers import Mask
 from modelhost.server.serving.host import OnLines, WorkerSpec
+from modelhost.server.serving.tensors import Signature
 
 # Of the server's own environment only this reaches a model: how to get out, and whom to trust.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -54,6 +55,8 @@ def worker_spec(
             "import_paths": settings.import_paths,
             "text": settings.text,
             "unbox": settings.unbox,
+            "tensors": settings.tensors or "lists",
+            "outputs": settings.outputs or (),
             "env": dict(secrets),
         },
         mask=mask,
@@ -66,6 +69,7 @@ def worker_spec(
         recycle_memory=settings.recycle_memory or 0,
         batch_size=settings.max_batch_size or 1,
         batch_delay=settings.max_batch_delay or 0,
+        signature=Signature(settings.inputs or (), settings.outputs or ()),
         needs=(environment.path, environment.interpreter.path.parent.parent, *_certificates()),
     )
 

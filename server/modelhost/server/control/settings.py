@@ -9,8 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from modelhost.envs import Language, default_requirements_file
+from modelhost.server.control.signatures import check_tensors
 from modelhost.server.errors import InvalidRequest, StepFailed
-from modelhost.server.resources import ModelSettings, TestCall
+from modelhost.server.resources import ModelSettings, TensorSpec, TestCall
 from modelhost.server.sources.paths import check_relative, shown
 from modelhost.server.text import bytes_read
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -41,6 +42,9 @@ _DEFAULTS = ModelSettings(
     recycle_memory=0,
     max_batch_size=1,
     max_batch_delay=BATCH_DELAY_SECONDS,
+    tensors="lists",
+    inputs=(),
+    outputs=(),
 )
 _LANGUAGE_DEFAULTS = {
     Language.PYTHON: ModelSettings(main_file="main.py", function="predict"),
@@ -69,6 +73,12 @@ class _Test(msgspec.Struct, forbid_unknown_fields=True):
     expected_json: str | None = None
 
 
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+
 class _ModelFile(msgspec.Struct, forbid_unknown_fields=True):
     """`modelhost.toml`. `name`, `description` and `source` are for `modelhost deploy`; the server passes them over."""
 
@@ -84,6 +94,9 @@ class _ModelFile(msgspec.Struct, forbid_unknown_fields=True):
     import_paths: tuple[str, ...] | None = None
     text: Literal["unicode", "bytes"] | None = None
     unbox: bool | None = None
+    tensors: Literal["lists", "numpy"] | None = None
+    inputs: tuple[_Tensor, ...] | None = None
+    outputs: tuple[_Tensor, ...] | None = None
     env: dict[str, str] | None = None
     limits: _Limits = msgspec.field(default_factory=_Limits)
     batching: _Batching = msgspec.field(default_factory=_Batching)
@@ -112,6 +125,8 @@ def resolve(requested: ModelSettings, root: Path) -> ModelSettings:
     if settings.requirements is None and settings.requirements_file is None:
         settings = replace(settings, requirements_file=default_requirements_file(language, root))
     settings = _over(settings, _DEFAULTS)
+    if language is Language.R and settings.tensors == "numpy":
+        raise _invalid('tensors = "numpy" is for Python; R has vectors, matrices and arrays by itself')
     try:
         check(settings, "")
     except InvalidRequest as error:
@@ -141,6 +156,8 @@ def check(settings: ModelSettings, prefix: str) -> None:
         )
     _check_memory(settings, prefix)
     _check_batching(settings, prefix)
+    for name in ("inputs", "outputs"):
+        check_tensors(getattr(settings, name) or (), prefix + name)
     _check_variables(settings.env, f"{prefix}env")
     _check_variables(settings.secret_env, f"{prefix}secret_env")
     if settings.test_call:
@@ -258,6 +275,9 @@ def _read(path: Path) -> ModelSettings:
         env=model.env,
         text=model.text,
         unbox=model.unbox,
+        tensors=model.tensors,
+        inputs=_specs(model.inputs),
+        outputs=_specs(model.outputs),
         call_timeout=model.limits.call_timeout,
         load_timeout=model.limits.load_timeout,
         queue_size=model.limits.queue_size,
@@ -272,6 +292,10 @@ def _read(path: Path) -> ModelSettings:
 
 def _size(value: int | str | None) -> int | None:
     return bytes_read(value) if isinstance(value, str) else value
+
+
+def _specs(tensors: tuple[_Tensor, ...] | None) -> tuple[TensorSpec, ...] | None:
+    return None if tensors is None else tuple(TensorSpec(one.name, one.datatype, one.shape) for one in tensors)
 
 
 def _test_call(test: _Test) -> TestCall:

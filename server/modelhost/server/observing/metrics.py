@@ -32,7 +32,7 @@ class Metrics:
         self._router = router
         self._registry = registry = CollectorRegistry()
         self._calls = Counter(
-            "modelhost_calls", "Calls of Predict, by how they ended.", (*MODEL, "code", "reason"), registry=registry
+            "modelhost_calls", "Calls of models, by how they ended.", (*MODEL, "code", "reason"), registry=registry
         )
         self._call_seconds = Histogram(
             "modelhost_call_duration_seconds",

@@ -80,6 +80,8 @@ def call_failure(header: Header, mask: Mask) -> PredictionFailed:
             reason, template = ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "{text}"
         case "result_too_large":
             reason, template = ErrorReason.ERROR_REASON_RESULT_TOO_LARGE, "{text}"
+        case "output_not_found":
+            reason, template = ErrorReason.ERROR_REASON_TENSOR_INVALID, "{text}"
         case _:
             reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
     return PredictionFailed(reason, template, traceback=traceback, **values)

@@ -57,16 +57,17 @@ class Link(asyncio.Protocol):
         _, link = await loop.create_unix_connection(lambda: cls(on_frame, on_end, body_limit=body_limit), sock=sock)
         return link
 
-    def send(self, header: Header, body: bytes = b"") -> None:
-        """Send a frame; buffered without bound, which is sound because a worker has one call at a time."""
+    def send(self, header: Header, *body: bytes) -> None:
+        """Send a frame, its body in parts; buffered without bound, for a worker has one call at a time."""
         if self._transport is None or self._transport.is_closing():
             return
         head = _encode(header)
-        prefix = _PREFIX.pack(len(head), len(body)) + head
-        if len(body) < 65536:
-            self._transport.write(prefix + body)
+        size = sum(map(len, body))
+        prefix = _PREFIX.pack(len(head), size) + head
+        if size < 65536:
+            self._transport.write(b"".join((prefix, *body)))
         else:
-            self._transport.writelines((prefix, body))
+            self._transport.writelines((prefix, *body))
 
     def close(self) -> None:
         """Close the connection at once."""

@@ -16,6 +16,7 @@ from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header
 from modelhost.server.serving.stream import Stream
+from modelhost.server.serving.tensors import Signature, Tensor, TensorCall, result_tensors
 from modelhost.server.serving.worker import Loaded, Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -77,6 +78,11 @@ class Pool:
         return self._spec.call_timeout
 
     @property
+    def signature(self) -> Signature:
+        """The tensors that the model declares."""
+        return self._spec.signature
+
+    @property
     def size(self) -> int:
         """How many workers it is to have."""
         return self._crew.size
@@ -134,6 +140,18 @@ class Pool:
         if deadline is not None:
             stream.end_at(deadline, deadline_exceeded("while the model ran"))
         return stream
+
+    async def infer(self, wanted: TensorCall, deadline: float | None, request_id: str) -> list[Tensor]:
+        """Call the model once: tensors in, tensors out; otherwise as `call`.
+
+        Raises `InvalidRequest` for what is not as the signature declares it, before anything is sent.
+        """
+        self.signature.check_call(wanted)
+        worker = await self._free_worker(deadline)
+        header, body = await self._answer(worker, worker.infer(wanted, request_id), deadline)
+        outputs = result_tensors(header, body)
+        self.signature.check_result(outputs, wanted.outputs)
+        return outputs
 
     async def debug(self, parameters: bytes, deadline: float | None, request_id: str) -> Debugged:
         """Call the model once and keep all that it says. Raises as `call`, but for what fails in the model."""

@@ -23,11 +23,12 @@ from modelhost.server.serving.body import STOP_GRACE_SECONDS, Body
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.stream import Stream
+from modelhost.server.serving.tensors import TensorCall
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
-STREAM = "stream"
-FEATURES = frozenset({STREAM})  # of the protocol, beyond what every worker has
+STREAM, TENSORS = "stream", "tensors"
+FEATURES = frozenset({STREAM, TENSORS})  # of the protocol, beyond what every worker has
 LAST_MOMENT_SECONDS = 0.2
 
 _CALL: Header = {"type": "call"}
@@ -143,9 +144,20 @@ class Worker:
         What is written meanwhile belongs to `request_id`. With `capture` the header has it, and a call that failed in
         the model has an answer, too.
         """
+        header = {"type": "call", "capture": True} if capture else _CALL
+        return self._call(header, request_id, parameters, capture=capture)
+
+    def infer(self, wanted: TensorCall, request_id: str = "") -> "asyncio.Future[tuple[Header, bytes]]":
+        """Send a call with tensors; otherwise as `call`."""
+        assert TENSORS in self.loaded.features  # as all workers of this server have it
+        return self._call(wanted.header, request_id, *(one.data for one in wanted.tensors))
+
+    def _call(
+        self, header: Header, request_id: str, *body: bytes, capture: bool = False
+    ) -> "asyncio.Future[tuple[Header, bytes]]":
         self.calls += 1
         self._capturing, self._batch = capture, 0
-        return self._run({"type": "call", "capture": True} if capture else _CALL, parameters, request_id)
+        return self._run(header, request_id, *body)
 
     def call_batch(self, parameters: Sequence[bytes], request_id: str) -> "asyncio.Future[tuple[Header, bytes]]":
         """Send several calls as one, for the model's batch function; as `call`.
@@ -156,11 +168,11 @@ class Worker:
         self.calls += len(parameters)
         self._capturing, self._batch = False, len(parameters)
         sizes = [len(each) for each in parameters]
-        return self._run({"type": "call", "sizes": sizes}, b"".join(parameters), request_id)
+        return self._run({"type": "call", "sizes": sizes}, request_id, *parameters)
 
-    def _run(self, header: Header, body: bytes, request_id: str) -> "asyncio.Future[tuple[Header, bytes]]":
+    def _run(self, header: Header, request_id: str, *body: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
         self._own_output(request_id)
-        answer = self._ask(header, CALL_ANSWERS, body)
+        answer = self._ask(header, CALL_ANSWERS, *body)
         if not answer.done():
             self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
         return answer
@@ -168,7 +180,7 @@ class Worker:
     def stream(self, parameters: bytes, request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""
         self.calls += 1
-        self._capturing = False
+        self._capturing, self._batch = False, 0
         self._own_output(request_id)
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
         streams = STREAM in self.loaded.features
@@ -210,9 +222,7 @@ class Worker:
         """Put lines of our own among what it writes, for a call or for several."""
         self._body.note(text, request_id)
 
-    def _ask(
-        self, header: Header, expected: frozenset[str], body: bytes = b""
-    ) -> "asyncio.Future[tuple[Header, bytes]]":
+    def _ask(self, header: Header, expected: frozenset[str], *body: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
         assert self._link is not None  # started
         self._serial += 1
         self._expected = expected
@@ -222,7 +232,7 @@ class Worker:
             answer.set_exception(self._death())
         else:
             self._answer = answer
-            self._link.send({**header, "id": self._serial}, body)
+            self._link.send({**header, "id": self._serial}, *body)
         return answer
 
     def _on_frame(self, header: Header, body: bytes) -> None:

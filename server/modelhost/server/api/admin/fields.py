@@ -66,6 +66,8 @@ def _settings(message: pb.ModelSettings) -> ModelSettings:
         names.parse(message.runtime, names.RUNTIMES, "deployment.settings.runtime")
     if message.text not in pb.ModelSettings.Text.values():
         raise InvalidRequest("deployment.settings.text", "{field} has no value {text}", text=message.text)
+    if message.tensors not in pb.ModelSettings.Tensors.values():
+        raise InvalidRequest("deployment.settings.tensors", "{field} has no value {tensors}", tensors=message.tensors)
     for name in ("requirements", "import_paths"):
         _check_count(getattr(message, name), f"deployment.settings.{name}")
     try:

@@ -1,0 +1,151 @@
+"""Tensors on their way between a call and a worker: elements stay bytes, row by row, little-endian.
+
+Of BYTES each element has its length in 4 bytes before it. Nothing here knows of the API's messages.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+from modelhost.server.errors import InvalidRequest, PredictionFailed
+from modelhost.server.resources import TensorSpec
+from modelhost.server.serving.link import Header
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+ELEMENT_BYTES: Final[Mapping[str, int]] = {
+    "BOOL": 1,
+    "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
+    "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8,
+    "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8,
+}  # fmt: skip
+DATATYPES: Final = (*ELEMENT_BYTES, "BYTES")
+MOST_TENSORS: Final = 100  # of a call, and as many requested outputs: a header of the link has 1 MiB at most
+MOST_DIMENSIONS: Final = 32  # as many as NumPy before 2.0 has
+NAME_BYTES: Final = 200
+
+Parameter = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor and its elements."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCall:
+    """What a model is called with: tensors, what came beside them, and the names of outputs that are wanted, if any."""
+
+    tensors: Sequence[Tensor]
+    parameters: Mapping[str, Parameter]
+    outputs: Sequence[str]
+
+    @property
+    def header(self) -> Header:
+        """The header of the message `call`; its body are the tensors' data, one after the other."""
+        tensors = [
+            {"name": one.name, "datatype": one.datatype, "shape": one.shape, "size": len(one.data)}
+            for one in self.tensors
+        ]
+        header: Header = {"type": "call", "tensors": tensors}
+        if self.parameters:
+            header["parameters"] = self.parameters
+        if self.outputs:
+            header["outputs"] = self.outputs
+        return header
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The tensors that a model declares to take and to return; where it declares none, any will do."""
+
+    inputs: Sequence[TensorSpec] = ()
+    outputs: Sequence[TensorSpec] = ()
+
+    def check_call(self, call: TensorCall) -> None:
+        """Raise `InvalidRequest` TENSOR_INVALID for a call that is not as declared."""
+        if self.inputs:
+            given = {one.name: one for one in call.tensors}
+            declared = {one.name: one for one in self.inputs}
+            for name in declared.keys() - given.keys():
+                raise invalid("inputs", name, "the model needs it, and the call does not have it")
+            for index, tensor in enumerate(call.tensors):
+                spec = declared.get(tensor.name)
+                if spec is None:
+                    raise invalid(f"inputs[{index}]", tensor.name, f"the model takes {_listed(declared)} and no other")
+                if problem := _difference(tensor, spec):
+                    raise invalid(f"inputs[{index}]", tensor.name, problem)
+        if self.outputs:
+            names = [one.name for one in self.outputs]
+            for index, name in enumerate(call.outputs):
+                if name not in names:
+                    raise invalid(f"outputs[{index}]", name, f"the model returns {_listed(names)} and no other")
+
+    def check_result(self, outputs: Sequence[Tensor], wanted: Collection[str]) -> None:
+        """Raise `PredictionFailed` for a result that is not as declared. `wanted` are names, or none for all."""
+        given = {one.name: one for one in outputs}
+        for spec in self.outputs:
+            if wanted and spec.name not in wanted:
+                continue
+            tensor = given.get(spec.name)
+            problem = "the model has not returned it" if tensor is None else _difference(tensor, spec)
+            if problem:
+                raise PredictionFailed(
+                    ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
+                    "the model declares the output {tensor}: {problem}",
+                    tensor=spec.name,
+                    problem=problem,
+                )
+
+
+ANY: Final = Signature()
+
+
+def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:
+    """A tensor of a call is not what it should be."""
+    return InvalidRequest(
+        field,
+        "tensor {tensor}: {problem}",
+        reason=ErrorReason.ERROR_REASON_TENSOR_INVALID,
+        tensor=repr(tensor[:NAME_BYTES]),
+        problem=problem,
+    )
+
+
+def result_tensors(header: Header, body: bytes) -> list[Tensor]:
+    """The tensors of a worker's `result`. Raises `PredictionFailed` for one that holds none."""
+    tensors, start = [], 0
+    try:
+        for one in header["tensors"]:
+            end = start + int(one["size"])
+            shape = tuple(map(int, one["shape"]))
+            tensor = Tensor(str(one["name"]), str(one["datatype"]), shape, body[start:end])
+            size = ELEMENT_BYTES.get(tensor.datatype)
+            if len(tensor.data) != end - start or (size and prod(shape) * size != end - start):
+                raise ValueError(tensor.name)
+            tensors.append(tensor)
+            start = end
+    except (KeyError, TypeError, ValueError):
+        raise PredictionFailed(
+            ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "the worker's answer does not hold tensors"
+        ) from None
+    return tensors
+
+
+def _difference(tensor: Tensor, spec: TensorSpec) -> str:
+    """What is not as declared; empty if nothing is."""
+    if tensor.datatype != spec.datatype:
+        return f"it is declared as {spec.datatype}, not {tensor.datatype}"
+    fits = len(tensor.shape) == len(spec.shape) and all(
+        size in (given, -1) for given, size in zip(tensor.shape, spec.shape, strict=True)
+    )
+    return "" if fits else f"its shape is declared as {list(spec.shape)}, and {list(tensor.shape)} does not fit"
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(map(repr, names))

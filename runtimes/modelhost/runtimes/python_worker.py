@@ -19,6 +19,7 @@ import traceback
 _writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside these files
 import python_items  # noqa: E402
 import python_values  # noqa: E402
+from python_items import GENERATOR, Items  # noqa: E402
 from python_values import PY2, Refusal, as_bytes, attempt, clean, decode, described, message, native, nearer, to_json  # noqa: E402
 
 sys.dont_write_bytecode = _writes_no_bytecode
@@ -141,6 +142,9 @@ class Model(object):
         """Decodes parameters, runs the model's function on them, encodes the result."""
         self.stage = "parameters_invalid"
         result, took = self._run(self._one, self._parameters(body))
+        if isinstance(result, GENERATOR):
+            self.items = Items(self, result, took / 1e9)
+            return {}, b""  # it has only begun
         self.stage = "result_not_serialisable"
         return {"type": "result", "run_ns": took}, to_json(result)
 

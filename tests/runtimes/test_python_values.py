@@ -149,7 +149,7 @@ PLAIN_REFUSED = {
     "OrderedDict": "result is a type",
     "{1, 2}": "result is a set",
     "[frozenset()]": "result[0] is a frozenset",
-    "(x for x in [1])": "result is a generator",
+    "[(x for x in [1])]": "result[0] is a generator",
     "bytearray(b'x')": "result is a bytearray",
     "1j": "result is a complex",
     "timedelta(1)": "result is a timedelta",

@@ -35,11 +35,14 @@ class Bar:
             case Rule.BELOW:
                 return measured < self.needed
 
+    def shown(self, measured: float | None) -> str:
+        """The measure, `none` where there is none."""
+        return "none" if measured is None else f"{measured:.2f}" if self.unit else f"{measured:.3f}"
+
     def line(self, measured: float | None) -> str:
         """The line that a run ends with."""
-        shown = "none" if measured is None else f"{measured:.3f}" if not self.unit else f"{measured:.2f}"
         verdict = "ok" if self.is_met(measured) else "short"
-        return f"bar {self.name} measured={shown} needed={self.needed:g} aim={self.aim:g} {verdict}"
+        return f"bar {self.name} measured={self.shown(measured)} needed={self.needed:g} aim={self.aim:g} {verdict}"
 
 
 BARS = (

@@ -209,7 +209,9 @@ def restart(folder: Path, interpreter: Path) -> list[Cost]:
     finally:
         host.close()
     return [
-        Cost("restart_serving", f"start of the server with {RUNNING} deployments that run, until it serves", serving, "s"),
+        Cost(
+            "restart_serving", f"start of the server with {RUNNING} deployments that run, until it serves", serving, "s"
+        ),
         Cost("restart_answering", f"the same, until all {RUNNING} have answered", answering, "s"),
     ]
 

@@ -10,7 +10,7 @@ from benchmarks.processes import Cpu, cpu_of
 from benchmarks.work import MANY, Work, json_sum, large_tensor, lm, many, many_json, tensor_sum
 from modelhost.client import Client
 from modelhost.client.signing import ServiceAccountKey, signed_request
-from modelhost.v1 import service_account_pb2
+from modelhost.v1 import deployment_pb2, service_account_pb2
 from tests.e2e.daemon import Daemon
 from tests.e2e.steps import Operator
 from tests.git_repos import Repo
@@ -25,6 +25,9 @@ LIMITS = service_account_pb2.GrantLimits(
     concurrent_calls=1_000_000,
     request_bytes=10**9,
 )
+
+
+QUEUE = deployment_pb2.Limits(queue_size=1000)  # more than are ever under way here
 
 
 class Host:
@@ -47,7 +50,7 @@ class Host:
         """Have deployments of a model, all at once; returns when all run."""
         names = list(names)
         for name in names:
-            self.operator.begin(name, model, **settings)
+            self.operator.begin(name, model, limits=QUEUE, **settings)
         for name in names:
             self.operator.wait_until_running(name)
 

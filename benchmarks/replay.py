@@ -54,7 +54,7 @@ def _run(target: Target, bodies: list[Path], shape: Shape, seconds: float, rate:
         input=json.dumps(plan), capture_output=True, text=True, check=False, timeout=seconds + 60, cwd=ROOT,
     )  # fmt: skip
     if ended.returncode:
-        raise RuntimeError(f"calls failed:\n{ended.stderr}")
+        raise RuntimeError(f"calls failed: {ended.stderr.strip().splitlines()[-1]}")
     found = json.loads(ended.stdout)
     return Load(found["rate"], len(found["seconds"]), tuple(sorted(found["seconds"])))
 
@@ -91,7 +91,7 @@ class _Calls:
             if connection in readable:
                 for stream, size in connection.receive():
                     if size < PREFIX_BYTES + self.answer_bytes:
-                        raise RuntimeError(f"an answer has {size} bytes: it is not the right one")
+                        raise RuntimeError(f"an answer has {size} bytes: an error, or a wrong one")
                     self.seconds.append(time.perf_counter() - self.begun.pop((number, stream)))
                     ended.append(number)
         return ended

@@ -38,6 +38,16 @@ SHAPES = {
     How.TURN: Shape(4, 8),
 }
 HTTP1_SHAPES = {how: Shape(shape.connections * shape.streams, 1) for how, shape in SHAPES.items()}
+CLOSED = (How.ONE, How.EIGHT, How.MANY, How.MOST)
+LOADS = {
+    "sum": (*CLOSED, How.TURN, How.HALF, How.BUSY),
+    "json": (*CLOSED, How.HALF, How.BUSY),
+    "mib1": (How.ONE, How.EIGHT),
+    "mib16": (How.ONE,),
+    "many": (How.TURN,),
+    "lm": (How.ONE, How.EIGHT, How.MANY),
+}
+"""How each kind of work is loaded."""
 SHARES = {How.HALF: 0.5, How.BUSY: 0.8}
 Key = tuple[str, str, How]
 
@@ -129,9 +139,10 @@ def _try(step: Step, targets: Targets, samples: Samples, seconds: float, number:
         cost = step.server.cpu().since(before, load.calls)
     except RuntimeError as error:
         server, work, how = step.key
-        problem = f"{server} {work} {how.value}, round {number + 1}: {str(error).strip().splitlines()[-1]}"
-        samples.problems.append(problem)
-        print(f"  {problem}", file=sys.stderr, flush=True)
+        if number >= 0:
+            problem = f"{server} {work} {how.value}, round {number + 1}: {str(error).strip().splitlines()[0]}"
+            samples.problems.append(problem)
+            print(f"  {problem}", file=sys.stderr, flush=True)
     else:
         if number >= 0:
             samples.add(step.key, number, Sample(load, cost))

@@ -4,133 +4,109 @@
 
 `--only` names kinds of work (`work.py`), costs (`deploying.py`) and peers. BENCH_ROUNDS (7) and BENCH_SECONDS (1.5, of
 a segment) make it longer or shorter; a run that is too short, or not of everything, is kept as a trial.
+
+What needs the package index comes first: peers and environments. Then calls are measured by a process of its own in a
+network of its own, if that can be had (`network.py`), which knows of the first part from a file.
 """
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import network, report
+from benchmarks.calls import Calls, say
 from benchmarks.deploying import MEASURES
 from benchmarks.load import need_h2load
-from benchmarks.ours import Ours
+from benchmarks.ours import Ours, prepare
 from benchmarks.peers.known import PEERS
 from benchmarks.peers.peer import NotHere, Peer
 from benchmarks.report import Findings
-from benchmarks.rounds import LOADS, How, Step, run
-from benchmarks.servers import Ceiling, Server, Targets
-from benchmarks.work import echo_of, large_tensor, tensor_sum
+from benchmarks.rounds import LOADS
 from tests.e2e.daemon import find_python
 
+ROOT = Path(__file__).parents[1]
 LEAST_ROUNDS, LEAST_SECONDS = 5, 1.0  # of a result
-NO_INFER = "this ModelHost has no Open Inference Protocol yet"
-OF_TENSORS = ("ceiling", "json", "tensor_1mib", "many", "kserve", "pytriton", "mlserver", "ray_serve", "triton")
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "1.5"))
 
 
-class Bench:
-    """A run: what is asked for, where its files are, what it has found so far."""
+class Wanted:
+    """What a run is to measure."""
 
-    def __init__(self, folder: Path, interpreter: Path, only: set[str], rounds: int, seconds: float) -> None:
-        self.found = Findings()
-        self._folder = folder
-        self._interpreter = interpreter
-        self._only = only
-        self._rounds = rounds
-        self._seconds = seconds
-        self._targets = Targets(folder)
+    def __init__(self, only: str, *, with_peers: bool) -> None:
+        """Raises `ValueError` for a name that is none."""
+        self.names = frozenset(filter(None, only.split(",")))
+        known = {*LOADS, *MEASURES, *(peer.name for peer in PEERS)}
+        if self.names - known:
+            raise ValueError(f"--only knows {', '.join(sorted(known))}")
+        self._with_peers = with_peers
 
-    def wants(self, name: str) -> bool:
-        """Whether something was asked for."""
-        return not self._only or name in self._only
+    def __contains__(self, name: str) -> bool:
+        return not self.names or name in self.names
 
-    def calls(self, peers: Iterable[Peer]) -> None:
-        """Measure calls: ModelHost with the ceiling, then with each peer on its own, so that none is in another's way."""
-        peers = [peer for peer in peers if self.wants(peer.name)]
-        if not peers and not any(map(self.wants, LOADS)):
-            return
-        with ExitStack() as stack:
-            _say("deploying models")
-            with_r = self.wants("lm") or any(peer.name == "plumber" for peer in peers)
-            place = self._place("ours")
-            ours = Ours(place, self._interpreter, with_many=self.wants("many"), with_r=with_r)
-            stack.enter_context(closing(ours))
-            for work in ours.works.values():
-                self._targets.prepare(ours, work)
-            if not ours.has_infer:
-                self.found.reasons |= dict.fromkeys(OF_TENSORS, NO_INFER)
-            works = [name for name in LOADS if self.wants(name) and name in ours.works]
-            if "many" in works and "sum" in ours.works and "sum" not in works:
-                works.append("sum")
-            self._with_ceiling(ours, works)
-            for peer in peers:
-                self._with_peer(ours, peer)
+    def peers(self) -> list[Peer]:
+        """Peers to measure."""
+        return [peer for peer in PEERS if peer.name in self.names or (self._with_peers and not self.names)]
 
-    def _with_ceiling(self, ours: Ours, works: list[str]) -> None:
-        if not works:
-            return
-        echoed = {work.name: echo_of(work) for work in (tensor_sum(), large_tensor(1), large_tensor(16))}
-        with closing(Ceiling(echoed)) as ceiling:
-            for work in echoed.values():
-                self._targets.prepare(ceiling, work)
-            _say("measuring ModelHost beside the ceiling")
-            groups = [
-                [Step(server, work, how) for work in works for server in (ours, ceiling) if _does(server, work, how)]
-                for how in How
-            ]
-            self._run(groups)
+    def has_calls(self) -> bool:
+        """Whether calls are to be measured."""
+        return bool(self.peers()) or any(name in self for name in LOADS)
 
-    def _with_peer(self, ours: Ours, peer: Peer) -> None:
+
+def begin(wanted: Wanted, folder: Path, interpreter: Path) -> Findings:
+    """Install peers, measure what deploying costs, build the environment of the models."""
+    found = Findings()
+    for peer in wanted.peers():
         try:
-            version = peer.install()
-            _say(f"starting {peer.title} ({version})")
-            running = peer.start(self._folder / peer.name)
+            found.peers[peer.name] = f"{peer.install()}; {peer.settings}"
         except NotHere as error:
-            self.found.peers[peer.name] = self.found.reasons[peer.name] = f"not here: {error}"
-            _say(f"{peer.name}: not here: {error}")
-            return
-        with closing(running):
-            for work in peer.works:
-                self._targets.prepare(running, work)
-            self.found.peers[peer.name] = f"{version}; {peer.settings}"
-            self._run(
-                [Step(server, work.name, how) for server in (ours, running) if work.name in server.works]
-                for work in peer.works
-                for how in LOADS[work.name]
-                if how is not How.TURN
-            )
-
-    def _run(self, groups: Iterable[list[Step]]) -> None:
-        run(
-            [group for group in groups if group],
-            self._targets,
-            self.found.samples,
-            rounds=self._rounds,
-            seconds=self._seconds,
-        )
-
-    def costs(self) -> None:
-        """Measure what deploying costs."""
-        for name, measure in MEASURES.items():
-            if self.wants(name):
-                _say(f"measuring {name}")
-                self.found.costs += measure(self._place(name), self._interpreter)
-
-    def _place(self, name: str) -> Path:
-        place = self._folder / name
-        place.mkdir(mode=0o711)
-        return place
+            found.miss(peer.name, str(error))
+    for peer in PEERS:
+        if peer.name not in found.peers:
+            found.reasons[peer.name] = "`make bench-peers` measures it"
+    for name, measure in MEASURES.items():
+        if name in wanted:
+            say(f"measuring {name}")
+            place = folder / name
+            place.mkdir(mode=0o711)
+            found.costs += measure(place, interpreter)
+    if wanted.has_calls():
+        say("building the environment of the models")
+        prepare(folder, interpreter)
+    return found
 
 
-def _does(server: Server, work: str, how: How) -> bool:
-    return work in server.works and how in LOADS[work]
+def measure_calls(found: Findings, wanted: Wanted, folder: Path, interpreter: Path) -> None:
+    """Measure calls, in a network of this process's own if it is in one."""
+    if network.is_private():
+        network.raise_loopback()
+    peers = list(_that_are_here(wanted.peers(), found))
+    say("deploying models")
+    with_r = "lm" in wanted or any(peer.name == "plumber" for peer in peers)
+    with closing(Ours(folder, interpreter, with_many="many" in wanted, with_r=with_r)) as ours:
+        Calls(found, folder, rounds=ROUNDS, seconds=SECONDS).measure(ours, wanted.__contains__, peers)
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def _that_are_here(peers: Iterable[Peer], found: Findings) -> Iterable[Peer]:
+    for peer in peers:
+        if peer.listens_everywhere and not network.is_private():
+            found.miss(peer.name, "it listens on every address, and it takes root to keep it to a network of its own")
+        if not found.misses(peer.name):
+            yield peer
+
+
+def finish(found: Findings, wanted: Wanted, command: str) -> None:
+    """Print and keep the report; the bars come last."""
+    is_whole = not wanted.names and ROUNDS >= LEAST_ROUNDS and SECONDS >= LEAST_SECONDS
+    text = report.markdown(found, command=command, rounds=ROUNDS, seconds=SECONDS)
+    path = report.keep(text, is_result=is_whole)
+    print(f"{text}\nkept as {path.relative_to(ROOT)}\n")
+    print("\n".join(found.bar_lines()), flush=True)
 
 
 def main() -> int:
@@ -138,34 +114,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.bench")
     parser.add_argument("--peers", action="store_true", help="measure other servers too")
     parser.add_argument("--only", default="", help="comma-separated names of work, costs and peers")
+    parser.add_argument("--go-on-in", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    only = set(filter(None, options.only.split(",")))
-    known = {*LOADS, *MEASURES, *(peer.name for peer in PEERS)}
-    if only - known:
-        parser.error(f"--only knows {', '.join(sorted(known))}")
+    try:
+        wanted = Wanted(options.only, with_peers=options.peers)
+    except ValueError as error:
+        parser.error(str(error))
     interpreter = find_python("3.6")
     if interpreter is None:
         print("no Python 3.6: `pyenv install 3.6.15` builds one", file=sys.stderr)
         return 2
     if not need_h2load():
         return 2
-    rounds, seconds = int(os.environ.get("BENCH_ROUNDS", "7")), float(os.environ.get("BENCH_SECONDS", "1.5"))
+    command = "make bench-peers" if options.peers else "make bench"
+    if options.go_on_in:
+        found = Findings.load(options.go_on_in)
+        measure_calls(found, wanted, options.go_on_in, interpreter)
+        finish(found, wanted, command)
+        return 0
     with tempfile.TemporaryDirectory(prefix="modelhost-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        bench = Bench(folder, interpreter, only, rounds, seconds)
-        bench.costs()
-        bench.calls(PEERS if options.peers or only & {peer.name for peer in PEERS} else ())
-    if not options.peers:
-        bench.found.reasons |= {
-            peer.name: "`make bench-peers` measures it" for peer in PEERS if peer.name not in bench.found.peers
-        }
-    command = "make bench-peers" if options.peers else "make bench"
-    text = report.markdown(bench.found, command=command, rounds=rounds, seconds=seconds)
-    path = report.keep(text, is_result=not only and rounds >= LEAST_ROUNDS and seconds >= LEAST_SECONDS)
-    print(f"{text}\nkept as {path.relative_to(report.ROOT)}\n")
-    print("\n".join(bench.found.bar_lines()))
-    return 0
+        found = begin(wanted, folder, interpreter)
+        if not wanted.has_calls():
+            finish(found, wanted, command)
+            return 0
+        found.save(folder)
+        again = [sys.executable, "-m", "benchmarks.bench", *sys.argv[1:], "--go-on-in", name]
+        return subprocess.run([*network.prefix(), *again], check=False, cwd=ROOT).returncode
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class _Caller:
             self._connection = http.client.HTTPConnection(self._address, timeout=DEADLINE_SECONDS)
             return self._post
         self._channel = grpc.insecure_channel(self._address, options=_UNLIMITED)
-        self._method = self._channel.unary_unary(f"/{self._work.method}")
+        self._method: Callable[..., bytes] = self._channel.unary_unary(f"/{self._work.method}")
         return self._call
 
     def __exit__(self, *_: object) -> None:
@@ -52,10 +52,9 @@ class _Caller:
 
     def _call(self, body: bytes) -> bytes:
         try:
-            answer: bytes = self._method(body, timeout=DEADLINE_SECONDS, metadata=self._metadata)
+            return self._method(body, timeout=DEADLINE_SECONDS, metadata=self._metadata)
         except grpc.RpcError as error:
             raise WrongAnswer(f"{self._work.name}: {error.code().name}: {error.details()}") from None
-        return answer
 
     def _post(self, body: bytes) -> bytes:
         try:

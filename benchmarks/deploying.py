@@ -49,7 +49,8 @@ def environment(folder: Path, interpreter: Path) -> list[Cost]:
     """A cold environment against virtualenv and pip by hand, both with nothing in their caches."""
     (found,) = [each for each in find_interpreters([interpreter], languages={Language.PYTHON}) if each.name == RUNTIME]
     requirements = Requirements(Language.PYTHON, REQUIREMENTS)
-    ours, plain = [], []
+    ours: list[float] = []
+    plain: list[float] = []
 
     def build(place: Path) -> None:
         store = EnvironmentStore(place / "environments", cache=place / "cache")

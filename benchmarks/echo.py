@@ -3,6 +3,8 @@
 Prints its port on 127.0.0.1 and runs until it is ended.
 """
 
+from typing import Any
+
 import grpc
 import uvloop
 
@@ -13,9 +15,9 @@ async def _echo(data: bytes, context: object) -> bytes:
 
 class _Everything(grpc.GenericRpcHandler):
     def __init__(self) -> None:
-        self._handler = grpc.unary_unary_rpc_method_handler(_echo)
+        self._handler: Any = grpc.unary_unary_rpc_method_handler(_echo)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> object:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """grpcio: the handler of a call."""
         return self._handler
 

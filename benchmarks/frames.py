@@ -48,7 +48,7 @@ def _classes() -> dict[str, Any]:
             else:
                 added.type = kind
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]  # the stubs lack it
+    pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"bench.{name}")) for name in _MESSAGES}
 
 

@@ -39,7 +39,7 @@ def integer(value: int, bits: int, first: int) -> bytes:
 
 
 def header_blocks(headers: list[tuple[str, str]]) -> tuple[bytes, bytes]:
-    """The headers of a POST, as the first call on a connection has them and, remembered by the other side, all others."""
+    """The headers of a POST: as a connection's first call has them, then as all others have, by reference to those."""
     first = _POST + _HTTP
     for name, value in headers:
         first += b"\x40" + b"".join(integer(len(text), 7, 0) + text.encode() for text in (name, value))

@@ -1,13 +1,13 @@
 """ModelHost as it is measured: `modelhost serve` with models of benchmarks/models, behind tokens, grants and limits."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import grpc
 
 from benchmarks.frames import LIVE
 from benchmarks.processes import Cpu, cpu_of
-from benchmarks.work import MANY, Work, json_sum, large_tensor, lm, many, many_json, tensor_sum
+from benchmarks.work import MANY, NUMBERS, Work, json_sum, large_tensor, lm, many, many_json, tensor_sum
 from modelhost.client import Client
 from modelhost.client.signing import ServiceAccountKey, signed_request
 from modelhost.v1 import deployment_pb2, service_account_pb2
@@ -62,9 +62,13 @@ class Host:
 class Ours:
     """A `Server`: the work of the benchmark on one warm worker for each deployment."""
 
-    name = "modelhost"
+    name: str = "modelhost"
+
+    works: Mapping[str, Work]
+    headers: tuple[str, ...]
 
     def __init__(self, folder: Path, interpreter: Path, *, with_many: bool, with_r: bool) -> None:
+        """Go on with what `prepare` has left in the folder."""
         self._host = Host(folder, interpreter)
         try:
             self.address = self._host.daemon.address
@@ -72,21 +76,19 @@ class Ours:
             """Whether it speaks the Open Inference Protocol, without which there is no work with tensors."""
             self._deploy(with_many=with_many, with_r=with_r)
             self.works = {work.name: work for work in self._works(with_many=with_many, with_r=with_r)}
-            self.headers = (f"authorization: Bearer {grant(self._host, [*self.services])}",)
+            self.headers = (f"authorization: Bearer {grant(self._host, self._services)}",)
         except BaseException:
             self.close()
             raise
 
     def _deploy(self, *, with_many: bool, with_r: bool) -> None:
-        declared = {"modelhost.toml": b'tensors = "numpy"\n'} if self.has_infer else {}
-        self._host.add_model("sum", declared)
-        self.services = ["sum", *(MANY if with_many else ())]
-        self._host.deploy(["sum"], "sum", requirements=[NUMPY])  # alone, so that the environment is built once
-        self._host.deploy(self.services[1:], "sum", requirements=[NUMPY])
+        self._services = ["sum", *(MANY if with_many else ())]
+        self._host.operator.predict_when_up("sum", NUMBERS)
+        self._host.deploy(self._services[1:], "sum", requirements=[NUMPY])
         if with_r:
             self._host.add_model("lm")
             self._host.deploy(["lm"], "lm", runtime=self._host.operator.r_runtime())
-            self.services.append("lm")
+            self._services.append("lm")
 
     def _works(self, *, with_many: bool, with_r: bool) -> list[Work]:
         works = [json_sum()]
@@ -107,6 +109,17 @@ class Ours:
         self._host.close()
 
 
+def prepare(folder: Path, interpreter: Path) -> None:
+    """Have a state with the environment of the sum in it, for which the package index is asked."""
+    host = Host(folder, interpreter)
+    try:
+        declared = {"modelhost.toml": b'tensors = "numpy"\n'} if has_open_inference(host.daemon.address) else {}
+        host.add_model("sum", declared)
+        host.deploy(["sum"], "sum", requirements=[NUMPY])
+    finally:
+        host.close()
+
+
 def grant(host: Host, services: list[str]) -> str:
     """Let a service account call these, with a limit of every kind; returns a token of it."""
     admin = host.operator.admin
@@ -124,7 +137,8 @@ def has_open_inference(address: str) -> bool:
     """Whether a server knows the methods of the Open Inference Protocol."""
     with grpc.insecure_channel(address) as channel:
         try:
-            channel.unary_unary(f"/{LIVE}")(b"", timeout=10)
+            live: Callable[..., bytes] = channel.unary_unary(f"/{LIVE}")
+            live(b"", timeout=10)
         except grpc.RpcError as error:
             return bool(error.code() is not grpc.StatusCode.UNIMPLEMENTED)
     return True

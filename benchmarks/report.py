@@ -1,10 +1,11 @@
 """What a run found, as tables for people: printed, and kept in Markdown."""
 
+import json
 import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TRIALS = ROOT / "build" / "benchmarks"
 OURS = "modelhost"
+NOT_HERE = "not here:"
+BEGUN = "begun.json"
 CPU_AT = (How.MANY, How.TURN, How.EIGHT, How.ONE)  # the first of these that was measured
 VERSIONS = ("modelhost", "grpcio", "protobuf", "uvloop")
 
@@ -29,6 +32,26 @@ class Findings:
     costs: list[Cost] = field(default_factory=list)
     peers: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def miss(self, peer: str, why: str) -> None:
+        """Know of a peer that cannot be measured."""
+        self.peers[peer] = self.reasons[peer] = f"{NOT_HERE} {why}"
+
+    def misses(self, peer: str) -> bool:
+        """Whether it cannot be measured."""
+        return self.peers.get(peer, "").startswith(NOT_HERE)
+
+    def save(self, folder: Path) -> None:
+        """Write down all but the samples, for another process."""
+        costs = [asdict(cost) for cost in self.costs]
+        text = json.dumps({"costs": costs, "peers": self.peers, "reasons": self.reasons})
+        (folder / BEGUN).write_text(text)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Findings":
+        """Read what was saved."""
+        begun = json.loads((folder / BEGUN).read_text())
+        return cls(costs=[Cost(**cost) for cost in begun["costs"]], peers=begun["peers"], reasons=begun["reasons"])
 
     def measures(self) -> dict[str, float | None]:
         """What each bar is about."""
@@ -152,7 +175,7 @@ def _cpu(samples: Samples) -> str:
 
 def _subjects(samples: Samples) -> list[tuple[str, str]]:
     """Servers and what they did, each work's servers next to each other."""
-    seen = list(dict.fromkeys((server, work) for server, work, _ in samples.keys()))
+    seen = list(dict.fromkeys((server, work) for server, work, _ in samples.measured()))
     works = list(LOADS)
     return sorted(seen, key=lambda each: (works.index(each[1]), seen.index(each)))
 

@@ -1,6 +1,6 @@
-"""Interleaved rounds: what is compared is measured next to each other, again and again, on a machine that is never still.
+"""Interleaved rounds: what is compared is measured side by side, again and again, for no machine is ever still.
 
-A ratio is the median of the ratios of the rounds, not a ratio of medians: within a round both sides had the same weather.
+A ratio is the median of the rounds' ratios, not a ratio of medians: within a round both sides had the same weather.
 """
 
 import statistics
@@ -85,8 +85,8 @@ class Samples:
         """Keep what a round, by its number, showed."""
         self._of[key][number] = sample
 
-    def keys(self) -> Iterator[Key]:
-        """All that was measured."""
+    def measured(self) -> Iterator[Key]:
+        """What has samples, in the order in which it was first measured."""
         return iter(self._of)
 
     def rate(self, key: Key) -> float | None:

@@ -35,7 +35,8 @@ class Server(Protocol):
 class Ceiling:
     """What no Python gRPC server can be faster than: one that sends back the bytes that it gets (`echo.py`)."""
 
-    name = "ceiling"
+    name: str = "ceiling"
+    works: Mapping[str, Work]
     headers: tuple[str, ...] = ()
 
     def __init__(self, works: Mapping[str, Work]) -> None:

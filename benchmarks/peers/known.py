@@ -38,6 +38,7 @@ PEERS = (
         (tensor_sum(),),
         "uvloop, one process with the model in it, logs from warnings on, no latency logging",
         ("kserve",),
+        listens_everywhere=True,
     ),
     Peer(
         "mlserver",
@@ -54,6 +55,7 @@ PEERS = (
         (_ray_sum(),),
         "one replica, RAY_SERVE_THROUGHPUT_OPTIMIZED, no access log, no dashboard",
         ("ray[serve]", "grpcio", "grpcio-tools"),
+        listens_everywhere=True,
     ),
     Peer(
         "plumber",

@@ -1,4 +1,4 @@
-"""Other servers that do the same work, each in a virtualenv of its own below build/peers, at settings of its own choice.
+"""Other servers that do the same work, each in a virtualenv of its own below build/peers, at its own best settings.
 
 What cannot be installed or does not answer is `NotHere`, with a reason: it is reported, never made up.
 """
@@ -35,7 +35,8 @@ class Peer:
     """A server that somebody might have taken instead.
 
     `requirements` are what its virtualenv holds, the first one the peer itself; none where the system has it. `front`
-    names the process that takes calls, if that is not the one that the script becomes.
+    names the process that takes calls, if that is not the one that the script becomes. One that `listens_everywhere`
+    cannot be told to keep to loopback.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Peer:
     settings: str
     requirements: tuple[str, ...] = ()
     front: str = ""
+    listens_everywhere: bool = False
 
     @property
     def home(self) -> Path:

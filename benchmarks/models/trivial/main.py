@@ -4,4 +4,5 @@ import os
 
 
 def predict(parameters):
+    """Tell."""
     return os.getpid()

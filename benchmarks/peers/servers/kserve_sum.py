@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy
 import uvloop
-from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer, model_server
-from loopback import grpc_on_loopback
+from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 
 
 class Sum(Model):
@@ -28,21 +27,10 @@ class Sum(Model):
         return InferResponse(payload.id, "sum", [output])
 
 
-class LoopbackRest(model_server.RESTServer):
-    """Its HTTP server, which cannot be told where to listen."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.config.host = "127.0.0.1"
-        self.config.port = 0
-
-
 if __name__ == "__main__":
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     asyncio.set_event_loop(asyncio.new_event_loop())  # it looks for one before it runs its own
     logging.getLogger("kserve").setLevel(logging.WARNING)
-    grpc_on_loopback()
-    model_server.RESTServer = LoopbackRest
     server = ModelServer(
         grpc_port=int(sys.argv[1]),
         workers=1,

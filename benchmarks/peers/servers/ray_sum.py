@@ -33,7 +33,6 @@ if __name__ == "__main__":
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         _temp_dir=str(folder / "ray"),
-        runtime_env={"worker_process_setup_hook": "loopback.grpc_on_loopback"},
     )
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,

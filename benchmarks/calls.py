@@ -38,8 +38,8 @@ class Calls:
         if not ours.has_infer:
             self._found.reasons |= dict.fromkeys(OF_TENSORS, NO_INFER)
         names = {name for name in LOADS if wanted(name)}
-        if "many" in names:
-            names.add("sum")  # what it is compared with
+        if names & {"json", "many"}:
+            names.add("sum")  # what they are compared with
         works = [name for name in LOADS if name in names and name in ours.works]
         if works:
             self._with_ceiling(ours, works)

@@ -13,6 +13,8 @@ def _ray_sum() -> Work:
     return Work("sum", "bench.Adder/Add", (body,), lambda answer: answer == b"\x09" + struct.pack("<d", sum(NUMBERS)))
 
 
+RAY = ("ray[serve]", "grpcio-tools")
+
 PEERS = (
     Peer(
         "triton",
@@ -53,8 +55,23 @@ PEERS = (
         "Ray Serve's gRPC",
         "ray_sum.py",
         (_ray_sum(),),
-        "one replica, RAY_SERVE_THROUGHPUT_OPTIMIZED, no access log, no dashboard",
-        ("ray[serve]", "grpcio", "grpcio-tools"),
+        "one replica, RAY_SERVE_ENABLE_HA_PROXY, RAY_SERVE_THROUGHPUT_OPTIMIZED, no access log, no dashboard",
+        RAY,
+        front="haproxy",
+        headers=("application: sum",),
+        listens_everywhere=True,
+    ),
+    Peer(
+        "ray_plain",
+        "Ray Serve's gRPC as it comes",
+        "ray_sum.py",
+        (_ray_sum(),),
+        "one replica behind Ray's own proxy, no access log, no dashboard",
+        RAY,
+        virtualenv="ray_serve",
+        options=("plain",),
+        front="ray::ProxyActor",
+        headers=("application: sum",),
         listens_everywhere=True,
     ),
     Peer(

@@ -34,9 +34,10 @@ class NotHere(Exception):
 class Peer:
     """A server that somebody might have taken instead.
 
-    `requirements` are what its virtualenv holds, the first one the peer itself; none where the system has it. `front`
-    names the process that takes calls, if that is not the one that the script becomes. One that `listens_everywhere`
-    cannot be told to keep to loopback.
+    `requirements` are what its virtualenv holds, the first one the peer itself; none where the system has it. Two of
+    one kind share a `virtualenv`. `options` are for its script, `headers` are sent with each call. `front` names the
+    process that takes calls, if that is not the one that the script becomes. One that `listens_everywhere` cannot be
+    told to keep to loopback.
     """
 
     name: str
@@ -45,13 +46,16 @@ class Peer:
     works: tuple[Work, ...]
     settings: str
     requirements: tuple[str, ...] = ()
+    virtualenv: str = ""
+    options: tuple[str, ...] = ()
     front: str = ""
+    headers: tuple[str, ...] = ()
     listens_everywhere: bool = False
 
     @property
     def home(self) -> Path:
         """Its virtualenv."""
-        return CACHE / self.name
+        return CACHE / (self.virtualenv or self.name)
 
     def install(self) -> str:
         """Have it there; returns its version and those that matter beside it. Raises `NotHere`."""
@@ -71,7 +75,7 @@ class Peer:
     def command(self, port: int, folder: Path) -> list[str]:
         """What is run."""
         program = [str(self.home / "bin" / "python")] if self.requirements else ["Rscript", "--vanilla"]
-        return [*program, str(SCRIPTS / self.script), str(port), str(folder)]
+        return [*program, str(SCRIPTS / self.script), str(port), str(folder), *self.options]
 
     def _make(self) -> None:
         python = DEBIANS_PYTHON if DEBIANS_PYTHON.exists() else Path(sys.executable)
@@ -94,7 +98,7 @@ class RunningPeer:
 
     def __init__(self, peer: Peer, folder: Path) -> None:
         self.name = peer.name
-        self.headers: tuple[str, ...] = ()
+        self.headers = peer.headers
         self.works: Mapping[str, Work] = {work.name: work for work in peer.works}
         self._front = peer.front
         folder.mkdir()

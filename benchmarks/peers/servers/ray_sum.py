@@ -1,11 +1,16 @@
-"""Ray Serve's gRPC with the sum: `python ray_sum.py PORT FOLDER`, in a virtualenv with `ray[serve]` and `grpcio-tools`.
+"""Ray Serve's gRPC with the sum: `python ray_sum.py PORT FOLDER [plain]`, with `ray[serve]` and `grpcio-tools`.
 
-One replica, as many calls under way as anybody sends, Ray's settings for throughput, no dashboard, no line per request.
+One replica, as many calls under way as anybody sends, no dashboard, no line per request; HAProxy in front and Ray's
+other settings for throughput, as its guide to high throughput has it. Calls name the application in their headers.
+With `plain` Ray's own proxy is in front, as it is where nobody sets anything.
 """
 
 import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -13,14 +18,29 @@ from grpc_tools import protoc
 
 HERE = Path(__file__).parent
 
+
+def free_port() -> int:
+    """A port that nobody uses at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 if __name__ == "__main__":
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
     proto = ["protoc", f"-I{HERE}", f"--python_out={folder}", f"--grpc_python_out={folder}", str(HERE / "sum.proto")]
     if protoc.main(proto):
         sys.exit("protoc failed")
-    os.environ["PYTHONPATH"] = f"{folder}:{HERE}"
-    os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    haproxy = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: sockets lie in it
+    for_throughput = {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+    }
+    os.environ |= {"PYTHONPATH": f"{folder}:{HERE}", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {} if sys.argv[3:] == ["plain"] else for_throughput
     sys.path.insert(0, str(folder))
 
     import ray
@@ -36,12 +56,12 @@ if __name__ == "__main__":
     )
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host="127.0.0.1", port=0),
+        http_options=HTTPOptions(host="127.0.0.1", port=free_port()),
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=["sum_pb2_grpc.add_AdderServicer_to_server"]),
     )
-    serve.run(Adder.bind())
+    serve.run(Adder.bind(), name="sum")
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()
-    serve.shutdown()
     ray.shutdown()
+    shutil.rmtree(haproxy, ignore_errors=True)

@@ -26,7 +26,6 @@ class Calls:
 
     def __init__(self, found: Findings, folder: Path, *, rounds: int, seconds: float) -> None:
         self._found = found
-        self._folder = folder
         self._rounds = rounds
         self._seconds = seconds
         self._targets = Targets(folder)
@@ -61,7 +60,7 @@ class Calls:
     def _with_peer(self, ours: Ours, peer: Peer) -> None:
         say(f"starting {peer.title}")
         try:
-            running = peer.start(self._folder / peer.name)
+            running = peer.start()
         except NotHere as error:
             self._found.miss(peer.name, str(error))
             say(f"{peer.name}: not here: {error}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.frames import PREFIX_BYTES
 
-_RATE = re.compile(r"finished in [\d.]+m?s, ([\d.]+) req/s")
+_RATE = re.compile(r"finished in [\d.]+[mu]?s, ([\d.]+) req/s")
 _DONE = re.compile(r"requests: (\d+) total, .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
 _DATA = re.compile(r"\((\d+)\) data$", re.MULTILINE)
 CUT_OFF = 0.99  # of the bytes of all answers: the last ones may be under way when the time is over

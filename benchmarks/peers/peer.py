@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,9 +69,9 @@ class Peer:
             done.write_text(wanted)
         return self._versions()
 
-    def start(self, folder: Path) -> "RunningPeer":
+    def start(self) -> "RunningPeer":
         """Start it and wait until it gives right answers. Raises `NotHere`."""
-        return RunningPeer(self, folder)
+        return RunningPeer(self)
 
     def command(self, port: int, folder: Path) -> list[str]:
         """What is run."""
@@ -94,14 +95,15 @@ class Peer:
 
 
 class RunningPeer:
-    """A `Server`."""
+    """A `Server`, with a folder of its own whose path is short, for sockets lie below it."""
 
-    def __init__(self, peer: Peer, folder: Path) -> None:
+    def __init__(self, peer: Peer) -> None:
         self.name = peer.name
         self.headers = peer.headers
         self.works: Mapping[str, Work] = {work.name: work for work in peer.works}
         self._front = peer.front
-        folder.mkdir()
+        self._folder = tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True)
+        folder = Path(self._folder.name)
         port = _free_port()
         self.address = f"127.0.0.1:{port}"
         self._log = folder / "log"
@@ -139,6 +141,7 @@ class RunningPeer:
     def close(self) -> None:
         """End it and all that it had started."""
         end(self._process)
+        self._folder.cleanup()
 
     def _last_lines(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()

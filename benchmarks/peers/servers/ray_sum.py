@@ -6,11 +6,9 @@ With `plain` Ray's own proxy is in front, as it is where nobody sets anything.
 """
 
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -30,14 +28,13 @@ if __name__ == "__main__":
     proto = ["protoc", f"-I{HERE}", f"--python_out={folder}", f"--grpc_python_out={folder}", str(HERE / "sum.proto")]
     if protoc.main(proto):
         sys.exit("protoc failed")
-    haproxy = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: sockets lie in it
     for_throughput = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
     }
     os.environ |= {"PYTHONPATH": f"{folder}:{HERE}", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {} if sys.argv[3:] == ["plain"] else for_throughput
@@ -64,4 +61,3 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()
     ray.shutdown()
-    shutil.rmtree(haproxy, ignore_errors=True)

@@ -90,6 +90,7 @@ def markdown(found: Findings, *, command: str, rounds: int, seconds: float) -> s
         "\n".join(f"- {line}" for line in (*_host(), *(f"{name}: {said}" for name, said in found.peers.items()))),
         "## Answers per second\n\nBy calls under way, or all bodies in turn with 32 under way.\n\n"
         + _rates(found.samples),
+        "## ModelHost over others, answers per second\n\n" + _ratios(found.samples),
         "## Milliseconds, p50 / p99\n\nOne call at a time, then at random times at a share of the server's own peak, "
         "counted from when a call was due.\n\n" + _latencies(found.samples),
         "## CPU seconds per 1,000 calls\n\nOf the process that takes calls, and of all its others.\n\n"
@@ -146,6 +147,16 @@ def _rates(samples: Samples) -> str:
         if any(rates):
             rows.append((server, work, *("" if rate is None else f"{rate:,.0f}" for rate in rates)))
     return _table(("server", "work", *(how.value for how in columns)), rows)
+
+
+def _ratios(samples: Samples) -> str:
+    columns = [how for how in How if how not in SHARES]
+    rows = []
+    for server, work in _subjects(samples):
+        ratios = [samples.ratio((OURS, work, how), (server, work, how)) for how in columns]
+        if server != OURS and any(ratios):
+            rows.append((server, work, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)))
+    return _table(("other", "work", *(how.value for how in columns)), rows)
 
 
 def _latencies(samples: Samples) -> str:

@@ -80,6 +80,12 @@ class Samples:
     def __init__(self) -> None:
         self._of: dict[Key, dict[int, Sample]] = defaultdict(dict)
         self.problems: list[str] = []
+        self._rounds = 0
+
+    def book(self, rounds: int) -> range:
+        """Numbers for so many rounds, which no others have: a ratio is of what was measured in the same round."""
+        first, self._rounds = self._rounds, self._rounds + rounds
+        return range(first, self._rounds)
 
     def add(self, key: Key, number: int, sample: Sample) -> None:
         """Keep what a round, by its number, showed."""
@@ -125,11 +131,11 @@ def run(groups: list[list[Step]], targets: Targets, samples: Samples, *, rounds:
         for step in group:
             if step.how not in SHARES:
                 _try(step, targets, samples, seconds / 5, number=-1)  # warm
-    for number in range(rounds):
+    for done, number in enumerate(samples.book(rounds)):
         for group in groups:
-            for step in group if number % 2 else reversed(group):
+            for step in group if done % 2 else reversed(group):
                 _try(step, targets, samples, seconds, number)
-        print(f"  round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        print(f"  round {done + 1} of {rounds}", file=sys.stderr, flush=True)
 
 
 def _try(step: Step, targets: Targets, samples: Samples, seconds: float, number: int) -> None:

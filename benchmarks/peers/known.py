@@ -13,6 +13,7 @@ def _ray_sum() -> Work:
     return Work("sum", "bench.Adder/Add", (body,), lambda answer: answer == b"\x09" + struct.pack("<d", sum(NUMBERS)))
 
 
+MLSERVER = ("mlserver", "uvloop<0.22")
 RAY = ("ray[serve]", "grpcio-tools")
 
 PEERS = (
@@ -46,9 +47,19 @@ PEERS = (
         "mlserver",
         "MLServer",
         "mlserver_sum.py",
-        (tensor_sum(),),
+        (tensor_sum(batch=True),),
+        "one parallel worker, adaptive batching within a millisecond, debug off, no metrics",
+        MLSERVER,
+    ),
+    Peer(
+        "mlserver_plain",
+        "MLServer as it comes",
+        "mlserver_sum.py",
+        (tensor_sum(batch=True),),
         "one parallel worker, debug off, no metrics",
-        ("mlserver", "uvloop<0.22"),
+        MLSERVER,
+        virtualenv="mlserver",
+        options=("plain",),
     ),
     Peer(
         "ray_serve",

@@ -292,6 +292,17 @@ def test_a_ratio_is_the_median_of_the_rounds_that_have_both() -> None:
     assert samples.peak("modelhost", "sum") == 245
 
 
+def test_rounds_beside_one_server_are_not_compared_with_rounds_beside_another() -> None:
+    samples = Samples()
+    ours, first, second = (("modelhost", "sum", How.MANY), ("ceiling", "sum", How.MANY), ("triton", "sum", How.MANY))
+    for other, rate in ((first, 100), (second, 10)):
+        for number in samples.book(3):
+            samples.add(ours, number, sample(rate / 2))
+            samples.add(other, number, sample(rate))
+
+    assert [samples.ratio(ours, other) for other in (first, second)] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("rule", "below", "same", "above"),
     [(Rule.AT_LEAST, False, True, True), (Rule.AT_MOST, True, True, False), (Rule.BELOW, True, False, False)],

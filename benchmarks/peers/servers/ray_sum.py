@@ -35,6 +35,7 @@ if __name__ == "__main__":
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
     os.environ |= {"PYTHONPATH": f"{folder}:{HERE}", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {} if sys.argv[3:] == ["plain"] else for_throughput

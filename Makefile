@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help host venv demo demo-gitlab run test chaos bench-host bench-recovery bench-auth bench-batching check fix docs proto proto-check proto-lint clean
+.PHONY: help host venv demo demo-gitlab run test chaos bench bench-peers bench-host bench-peers-host bench-recovery bench-auth \
+	bench-batching check fix docs proto proto-check proto-lint clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +56,12 @@ test: venv ## Run all tests
 chaos: venv ## Two minutes of everything that can go wrong (CHAOS_SECONDS=, CHAOS_SEED=)
 	@$(BIN)/python -m tests.chaos
 
+bench: venv bench-host ## How fast calls are and what deploying costs (BENCH_ROUNDS=, BENCH_SECONDS=, BENCH_ONLY=)
+	@$(BIN)/python -m benchmarks.bench --only "$(BENCH_ONLY)"
+
+bench-peers: venv bench-host bench-peers-host ## The same beside other servers, which are installed below build/peers
+	@$(BIN)/python -m benchmarks.bench --peers --only "$(BENCH_ONLY)"
+
 bench-recovery: venv ## How soon a killed worker is replaced under load
 	@$(BIN)/python -m benchmarks.recovery
 
@@ -67,6 +74,21 @@ bench-host: host ## Install what benchmarks need besides (Debian or Ubuntu, as r
 	else \
 		echo "this host lacks h2load; install it (on Debian: apt-get install nghttp2-client) and try again" >&2; exit 2; \
 	fi
+
+# What is missing of it leaves its peer out, with a reason; it does not stop the others.
+bench-peers-host: host
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0; \
+	lib=$$(/usr/bin/python3 -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])' 2>/dev/null || true); \
+	need=""; \
+	for package in r-cran-plumber python3-venv $$lib; do \
+		dpkg -s $$package >/dev/null 2>&1 || need="$$need $$package"; \
+	done; \
+	[ -n "$$need" ] || exit 0; \
+	echo "installing$$need"; \
+	apt-get update -q >/dev/null; \
+	for package in $$need; do \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$package >/dev/null || true; \
+	done
 
 bench-auth: venv bench-host ## What tokens, grants, limits and usage cost a call
 	@$(BIN)/python -m benchmarks.auth

@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.load import Shape, Target, frame, need_h2load, throughput
+from benchmarks.frames import frame
+from benchmarks.load import Shape, Target, need_h2load, throughput
 from modelhost.client import Client
 from modelhost.client.signing import ServiceAccountKey, signed_request
 from modelhost.v1 import predict_pb2, service_account_pb2, service_pb2

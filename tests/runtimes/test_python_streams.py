@@ -31,7 +31,7 @@ def count(parameters):
 
 
 def test_a_worker_says_that_it_streams(serve):
-    assert serve(COUNTS).hello["features"] == ["stream"]
+    assert serve(COUNTS).hello["features"] == ["stream", "tensors"]
 
 
 # ---- items

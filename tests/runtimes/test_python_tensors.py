@@ -105,7 +105,7 @@ def declared(datatype: str, shape: list[int]) -> list[dict[str, object]]:
 
 
 def test_a_worker_says_that_it_takes_tensors(plain: Start) -> None:
-    assert plain().hello["features"] == ["tensors"]
+    assert plain().hello["features"] == ["stream", "tensors"]
 
 
 # ---- in and out again

@@ -45,6 +45,7 @@ def test_a_stream_that_hangs_is_said_at_once_and_when_it_ends(fifo: Path) -> Non
     drained = threading.Thread(target=lambda: all(iter(lambda: os.read(reader, 65536), b"")), daemon=True)
     drained.start()
     eventually(lambda: not any(thread.name == "audit" for thread in threading.enumerate()))
+    drained.join(10)  # it reads until the writer has closed
     os.close(reader)
 
 

@@ -25,6 +25,7 @@ from modelhost.server.serving.process import Spawner
 MODELS = Path(__file__).parents[2] / "models"
 MARK = "MODELHOST_TEST"
 LONG = 60.0  # more than anything here needs; only a hang reaches it
+BATCH = 8  # calls
 T = TypeVar("T")
 
 
@@ -237,3 +238,8 @@ class Stage:
                 continue  # that of the listing
         found = [path for path in found if path != os.devnull]
         return found if len(found) > len(self._descriptors - now) else []
+
+
+async def batching(stage: Stage, **options: Any) -> Pool:
+    """A pool that makes batches of up to 8 calls, and keeps none back."""
+    return await stage.pool("batches", **{"batch_size": BATCH, **options})

@@ -12,6 +12,7 @@ from modelhost.server.access.callers import NOBODY, Caller
 from modelhost.server.access.operators import Operators, digest_of
 from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
+from modelhost.server.api.calling import ModelCalls
 from modelhost.server.api.methods import Access, ServerStream, Unary
 from modelhost.server.api.predict import PredictMethods
 from modelhost.server.api.status import CallFailed, Code
@@ -123,9 +124,11 @@ async def test_a_fault_of_the_server_in_a_prediction_is_logged_with_what_it_was_
     pool: Any = Faulty()
     router.route("svc-1", pool, 3)
     unused: Any = None
+    admission = Admission(router)
     methods = PredictMethods(
         router=router,
-        admission=Admission(router),
+        admission=admission,
+        calls=ModelCalls(router, admission),
         issuer=unused,
         database=unused,
         commands=unused,

@@ -68,7 +68,8 @@ class Listening:
             while True:
                 connection, _ = self._server.accept()
                 with connection:
-                    self.heard.append(connection.recv(1000))
+                    length = connection.recv(4, socket.MSG_WAITALL)  # Git may send this by itself
+                    self.heard.append(length + connection.recv(1000))
 
 
 @pytest.fixture

@@ -413,6 +413,12 @@ def test_a_scalar_has_no_dimensions_where_that_is_declared(plain: Start) -> None
         ("[1, 'a']", "result has text beside other values"),
         ("{'a': {'b': 1}}", "result['a'] has a dict in it"),
         ("{1: 2}", "result has a key that is an int"),
+        ("{'': 2}", "outputs have names that are text"),
+        ("{b'\\xff\\xfe': 2}", "outputs have names that are text"),
+        (
+            "{b'\\xed\\xa0\\x80'.decode('utf-8', *([] if str is bytes else ['surrogatepass'])): 2}",
+            "names that are text",
+        ),
         ("Forest()", "result is, or has in it, a Forest"),
         ("{'a': [Forest()]}", "result['a'] is, or has in it, a Forest"),
         ("circular()", "too many dimensions"),

@@ -339,7 +339,9 @@ class ModelSettings(google.protobuf.message.Message):
     working_dir: builtins.str
     """Optional. Working directory of the worker, relative to the model's root; the root if empty."""
     text: Global___ModelSettings.Text.ValueType
-    """Optional. How a Python 2.7 model gets text; elsewhere of no effect."""
+    """Optional. How a Python 2.7 model gets text. Elsewhere it counts for tensors of BYTES, which come as bytes with
+    TEXT_BYTES, and else as text if they are UTF-8.
+    """
     unbox: builtins.bool
     """Optional. In R: vectors of length one become JSON scalars."""
     tensors: Global___ModelSettings.Tensors.ValueType

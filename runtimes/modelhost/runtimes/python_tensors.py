@@ -8,7 +8,7 @@ import math
 import struct
 import sys
 
-from python_values import PY2, TEXT, NoSuchOutput, Refusal, as_bytes, attempt, described, nearer
+from python_values import PY2, TEXT, NoSuchOutput, Refusal, as_bytes, attempt, clean, described, nearer
 
 # What `struct` and NumPy call the datatypes, little-endian; "" where they have none.
 _NUMBERS = {
@@ -130,16 +130,14 @@ def _object_array(numpy, flat, shape):
 def outputs(result, wanted, declared):
     """A result as (fields of the header, body). `wanted` are names, or none for all; `declared` are tensors."""
     pairs = _named(result)
-    if pairs is None:
-        return collected(
-            [(only_name(declared), result)], wanted, declared, lambda _, v, datatype: _packed(v, datatype, "result")
-        )
-    return collected(pairs, wanted, declared, lambda name, v, datatype: _packed(v, datatype, "result['%s']" % name))
+    place = "result" if pairs is None else "result['%s']"
+    pairs = [(only_name(declared), result)] if pairs is None else pairs
+    return collected(pairs, wanted, declared, lambda name, v, datatype: _packed(v, datatype, place.replace("%s", name)))
 
 
 def only_name(declared):
     """The name of a result that has none."""
-    return declared[0]["name"] if len(declared) == 1 else u"output"  # fmt: skip
+    return declared[0]["name"] if len(declared) == 1 else TEXT("output")
 
 
 def collected(pairs, wanted, declared, packed):
@@ -181,7 +179,7 @@ def _named(result):
 
 def _name(key):
     name = attempt(key.decode, "utf-8") if isinstance(key, bytes) else key
-    if not isinstance(name, TEXT) or not name:
+    if not isinstance(name, TEXT) or not name or clean(name) != name:  # the last for lone surrogates
         raise Refusal("result has a key that is %s; outputs have names that are text" % described(key))
     return name
 

@@ -72,8 +72,9 @@ class Signature:
         if self.inputs:
             given = {one.name: one for one in call.tensors}
             declared = {one.name: one for one in self.inputs}
-            for name in declared.keys() - given.keys():
-                raise invalid("inputs", name, "the model needs it, and the call does not have it")
+            for name in declared:
+                if name not in given:
+                    raise invalid("inputs", name, "the model needs it, and the call does not have it")
             for index, tensor in enumerate(call.tensors):
                 spec = declared.get(tensor.name)
                 if spec is None:

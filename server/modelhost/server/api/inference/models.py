@@ -107,10 +107,10 @@ class InferenceMethods:
         self._check_size(_size(request, outputs))
         response = pb.ModelInferResponse(model_name=request.model_name, model_version=str(revision), id=request.id)
         if codec.is_typed(request):
-            large = sum(len(one.data) for one in outputs) > codec.SLOW_BYTES
-            await asyncio.to_thread(codec.encode, response, outputs, typed=True) if large else codec.encode(
-                response, outputs, typed=True
-            )
+            if sum(len(one.data) for one in outputs) > codec.SLOW_BYTES:
+                await asyncio.to_thread(codec.encode, response, outputs, typed=True)
+            else:
+                codec.encode(response, outputs, typed=True)
             self._check_size(response.ByteSize())
         else:
             codec.encode(response, outputs, typed=False)

@@ -175,7 +175,7 @@ async def test_the_answer_of_a_caller_who_went_away_is_dropped_and_nobody_else_g
     assert pool.status == PoolStatus(live=1, queued=0, running=0, restarts=0)
 
 
-async def test_a_worker_handed_to_a_caller_who_has_just_gone_away_is_not_lost(stage: Stage, gate: Gate) -> None:
+async def test_a_worker_that_has_just_begun_the_call_of_one_who_goes_away_is_not_lost(stage: Stage, gate: Gate) -> None:
     pool = await stage.pool("obliging")
     running = await begin(stage, pool, "running", gate)
     unlucky = await queue(pool, "unlucky")
@@ -183,11 +183,11 @@ async def test_a_worker_handed_to_a_caller_who_has_just_gone_away_is_not_lost(st
     gate.open()
     while pool.status.queued:  # noqa: ASYNC110 - the very turn counts
         await asyncio.sleep(0)
-    assert not unlucky.done()  # it has been given a worker, and has not noticed
+    assert not unlucky.done()  # it has been sent
     unlucky.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unlucky
     await running
 
     assert (await ask(pool, {"note": "next"}, within=LONG))["note"] == "next"
-    assert stage.noted() == ["running", "next"]
+    assert stage.noted() == ["running", "unlucky", "next"]

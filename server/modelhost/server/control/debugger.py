@@ -133,7 +133,7 @@ async def _start_and_call(
     share.hold(1)
     await worker.start()
     sent = time.time()
-    header, body = await worker.call(parameters, request_id, capture=True)
+    header, body = await worker.debug(parameters, request_id)
     return Debugged.of(header, body, worker.mask, asked=asked, sent=sent)
 
 

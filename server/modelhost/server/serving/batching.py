@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from modelhost.server.errors import DomainError
-from modelhost.server.serving.answers import call_failure, deadline_exceeded, never_free, too_large
+from modelhost.server.serving.alarm import Alarm
+from modelhost.server.serving.answers import call_failure, too_large
+from modelhost.server.serving.calls import Free, Queued, QueuedCall
 from modelhost.server.serving.host import WorkerSpec
 from modelhost.server.serving.link import Header
 from modelhost.server.serving.worker import Worker
@@ -22,6 +24,7 @@ SHORTEST_WAIT_SECONDS = 0.001  # timers of the loop are no finer
 PART_OF_A_RUN = 0.25  # that may be waited for others
 NEWEST_WEIGHT = 0.1  # of a run's duration in the mean
 VAIN_DOUBLINGS = 6
+ALONE = object()  # the key of a call that was in a batch which failed as a whole
 NAMES_CHARACTERS = 1_000  # on each line that a batch writes to the run log
 
 # What a worker answered with: it lives on, and each call of the batch can be tried by itself.
@@ -35,78 +38,6 @@ _ANSWERS = frozenset(
 )
 
 _decode = msgspec.json.Decoder(Header).decode
-
-
-class BatchedCall:
-    """A call that waits for a worker, or is in one, perhaps with others. `answer` is its result, or why it has none.
-
-    `longest` is how many seconds it waits for a worker where its caller has set no deadline. Whoever awaits the answer
-    ends with `leave`.
-    """
-
-    def __init__(self, parameters: bytes, request_id: str, deadline: float | None, longest: float) -> None:
-        self.parameters = parameters
-        self.request_id = request_id
-        self.deadline = deadline
-        self.sent = False
-        self.alone = False  # the batch that it was in failed as a whole
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._longest = longest
-        self._timer: asyncio.TimerHandle | None = None
-
-    def done(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.answer.done()
-
-    def set_result(self, result: bytes) -> None:
-        """Answer; of no effect if nobody waits any more."""
-        if not self.answer.done():
-            self.answer.set_result(result)
-
-    def set_exception(self, error: BaseException) -> None:
-        """Fail; of no effect if nobody waits any more."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def wait(self) -> None:
-        """It is in the queue from now on, until its deadline at most."""
-        self.sent = False
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            at = loop.time() + self._longest if self.deadline is None else self.deadline
-            self._timer = loop.call_at(at, self._expire)
-
-    def send(self) -> None:
-        """It is a worker's from now on, and ends by its caller's deadline, if there is one."""
-        self.sent = True
-        if self.deadline is None:
-            self._stop_timer()
-
-    def leave(self) -> None:
-        """Nothing is waited for any more."""
-        self._stop_timer()
-        if self.answer.done() and not self.answer.cancelled():
-            self.answer.exception()  # seen, though its caller may have been cancelled in the same turn
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def is_late(self) -> bool:
-        """Whether its deadline has passed; it fails then."""
-        if self.deadline is not None and self.deadline <= asyncio.get_running_loop().time():
-            self._expire()
-        return self.answer.done()
-
-    def _expire(self) -> None:
-        if self.sent:
-            error = deadline_exceeded("while the model ran")
-        elif self.deadline is not None:
-            error = deadline_exceeded("while it waited for a worker")
-        else:
-            error = never_free(self._longest)
-        self.set_exception(error)
 
 
 class Patience:
@@ -159,19 +90,17 @@ class Patience:
 
 
 class Batches:
-    """Sends the calls of one pool, those that wait in `queue`, to workers in batches.
+    """Makes batches of the calls of one pool, those that wait in `queue`.
 
-    `free` is told of each worker whose run has ended, and what the run took by call, in seconds; `serve` is called
-    when calls that were kept back should go; `observe` hears how many went together.
+    `serve` is called when calls that were kept back should go; `observe` hears how many went together.
     """
 
     def __init__(
         self,
         spec: WorkerSpec,
-        queue: deque[Any],
+        queue: deque[Queued[Any]],
         *,
         queue_size: int,
-        free: Callable[[Worker, float], None],
         serve: Callable[[], None],
         observe: Callable[[int], None],
     ) -> None:
@@ -179,108 +108,56 @@ class Batches:
         self._bytes = spec.message_limit
         self._mask = spec.mask
         self._queue = queue
-        self._free = free
         self._serve = serve
         self._observe = observe
         self._patience = Patience(min(spec.batch_size, queue_size), spec.batch_delay)
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._wake)
 
     def keep_back(self, idle: int) -> bool:
         """Whether those that wait should wait a moment longer, though so many workers are idle."""
         waiting = len(self._queue)
-        now = asyncio.get_running_loop().time()
-        until = self._patience.until(waiting, now) if idle == 1 and self._queue else 0.0
-        if until and all(self._may_wait(each, until) for each in self._queue):
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_at(until, self._wake)
+        until = self._patience.until(waiting, self._loop.time()) if idle == 1 and self._queue else 0.0
+        if until and all(_may_wait(each, until) for each in self._queue):
+            self._alarm.no_later_than(until)
             return True
         self._patience.went(waiting)
         self.close()
         return False
 
-    def send(self, worker: Worker) -> bool:
-        """Send what is first in the queue, a batched call, and what goes with it; false if nobody waits for it."""
-        calls = self._next_calls(self._most if worker.loaded.batch else 1)
-        if not calls:
-            return False
-        for call in calls:
-            call.send()
-        self._observe(len(calls))
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        if len(calls) == 1:
-            answer = worker.call(calls[0].parameters, calls[0].request_id)
-        else:
-            answer = worker.call_batch([call.parameters for call in calls], _names(calls))
-        answer.add_done_callback(lambda done: self._ended(worker, calls, done, loop.time() - began))
-        return True
+    def take(self, first: QueuedCall, worker: Worker) -> "Batch":
+        """A batch for a worker: of a call that was first in the queue, and of those behind it that go with it.
 
-    def close(self) -> None:
-        """Keep nobody back any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _wake(self) -> None:
-        self._timer = None
-        self._patience.went(len(self._queue))
-        self._serve()
-
-    @staticmethod
-    def _may_wait(waiting: object, until: float) -> bool:
-        if not isinstance(waiting, BatchedCall) or waiting.alone:
-            return False
-        return waiting.deadline is None or waiting.deadline > until
-
-    def _next_calls(self, most: int) -> list[BatchedCall]:
-        """Take them out of the queue: in their order, and together no more bytes than a message may have."""
-        calls: list[BatchedCall] = []
-        size = 0
+        They keep their order, and have together no more bytes than a message may have.
+        """
+        calls, size = [first], first.size
+        now = self._loop.time()
+        most = 1 if first.key is ALONE or not worker.loaded.batch else self._most
         while self._queue and len(calls) < most:
             call = self._queue[0]
-            if not isinstance(call, BatchedCall):  # it wants a worker for itself
-                break
-            size += len(call.parameters)
-            if calls and (size > self._bytes or call.alone):
+            size += call.size
+            if call.key != first.key or size > self._bytes or not isinstance(call, QueuedCall):
                 break
             self._queue.popleft()
-            if not call.is_late():
+            if not call.expire(now):
                 calls.append(call)
-                if call.alone:
-                    break
-        return calls
+        self._observe(len(calls))
+        return Batch(calls, self)
 
-    def _ended(
-        self,
-        worker: Worker,
-        calls: "Sequence[BatchedCall]",
-        answer: "asyncio.Future[tuple[Header, bytes]]",
-        seconds: float,
-    ) -> None:
-        error = answer.exception()
-        if error is not None:
-            self._failed(worker, calls, error)
-        elif len(calls) == 1:
-            calls[0].set_result(answer.result()[1])
-        else:
-            self._split(worker, calls, *answer.result())
-        self._patience.ran(len(calls), seconds, len(self._queue), asyncio.get_running_loop().time())
-        self._free(worker, seconds / len(calls))
+    def ended(self, batch: "Batch", seconds: float) -> None:
+        """A batch has been run, in so many seconds, and its calls have their answers or wait again."""
+        self._patience.ran(len(batch.calls), seconds, len(self._queue), self._loop.time())
 
-    def _failed(self, worker: Worker, calls: "Sequence[BatchedCall]", error: BaseException) -> None:
-        if len(calls) > 1 and isinstance(error, DomainError) and error.reason in _ANSWERS:
-            text = f"the batch of {len(calls)} calls failed, and each is run by itself: {error.message}"
-            worker.note(text, _names(calls))
-            for call in reversed(calls):
-                if not call.done():  # those that are, whose callers went away, are never run
-                    call.alone = True
-                    call.wait()
-                    self._queue.appendleft(call)
-            return
-        for call in calls:
-            call.set_exception(_own(error))
+    def put_back(self, calls: "Sequence[QueuedCall]") -> None:
+        """Have these run by themselves, before all others."""
+        for call in reversed(calls):
+            if not call.answer.done():  # those that are, whose callers went away, are never run
+                call.key = ALONE
+                call.wait()
+                self._queue.appendleft(call)
 
-    def _split(self, worker: Worker, calls: "Sequence[BatchedCall]", header: Header, body: bytes) -> None:
+    def split(self, calls: "Sequence[QueuedCall]", header: Header, body: bytes, worker: Worker) -> None:
+        """Give each call its own part of an answer."""
         failed = set(header["failed"])
         start = 0
         for number, (call, size) in enumerate(zip(calls, header["sizes"], strict=True)):
@@ -289,14 +166,84 @@ class Batches:
             if number in failed:
                 failure = call_failure(_fields(part), self._mask)
                 worker.note(failure.traceback, call.request_id)
-                call.set_exception(failure)
+                call.fail(failure)
             elif size > self._bytes:
-                call.set_exception(too_large(size, self._bytes))
+                call.fail(too_large(size, self._bytes))
             else:
-                call.set_result(part)
+                call.succeed(header, part)
+
+    def close(self) -> None:
+        """Keep nobody back any more."""
+        self._alarm.close()
+
+    def _wake(self) -> None:
+        self._patience.went(len(self._queue))
+        self._serve()
 
 
-def _names(calls: "Sequence[BatchedCall]") -> str:
+class Batch:
+    """Calls that are one for their worker; in a pool as one `Queued` that was begun."""
+
+    def __init__(self, calls: "Sequence[QueuedCall]", batches: Batches) -> None:
+        self.calls = calls
+        self._batches = batches
+
+    @property
+    def expires(self) -> float:
+        """When the first of them fails, if nothing else happens."""
+        return min(call.expires for call in self.calls)
+
+    def expire(self, now: float) -> bool:
+        """Fail those whose time is over; whether nobody waits for any of them."""
+        waited_for = [call for call in self.calls if not call.expire(now)]
+        return not waited_for
+
+    def begin(self, worker: Worker, free: Free) -> None:
+        """Send them to a worker; `free` is told when that has ended them, and what each of them took."""
+        self._worker, self._free = worker, free
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+        for call in self.calls:
+            call.hand_over()
+        first = self.calls[0]
+        if len(self.calls) == 1:
+            worker.call(self, first.header, first.body, first.request_id)
+        else:
+            worker.call_batch(self, [part for call in self.calls for part in call.body], _names(self.calls))
+
+    # -- what the worker tells
+
+    def answered(self, header: Header, body: bytes) -> None:
+        """The worker has results."""
+        if len(self.calls) == 1:
+            self.calls[0].succeed(header, body)
+        else:
+            self._batches.split(self.calls, header, body, self._worker)
+        self._over()
+
+    def failed(self, error: BaseException) -> None:
+        """The worker has none: those that it could answer by itself are each run again, which the rest fail with."""
+        calls = self.calls
+        if len(calls) > 1 and isinstance(error, DomainError) and error.reason in _ANSWERS:
+            text = f"the batch of {len(calls)} calls failed, and each is run by itself: {error.message}"
+            self._worker.note(text, _names(calls))
+            self._batches.put_back(calls)
+        else:
+            for call in calls:
+                call.fail(_own(error))
+        self._over()
+
+    def _over(self) -> None:
+        seconds = self._loop.time() - self._begun
+        self._batches.ended(self, seconds)
+        self._free(self._worker, seconds / len(self.calls))
+
+
+def _may_wait(call: Queued[Any], until: float) -> bool:
+    return call.key not in (None, ALONE) and (call.deadline is None or call.deadline > until)
+
+
+def _names(calls: "Sequence[QueuedCall]") -> str:
     """Whose lines those of a batch are: the ids of its calls, of which none has a blank, as far as there is room."""
     names = " ".join(call.request_id for call in calls)
     return names if len(names) <= NAMES_CHARACTERS else names[:NAMES_CHARACTERS].rpartition(" ")[0]

@@ -6,23 +6,29 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from modelhost.server.errors import Busy, Conflict, DomainError, NotTaken, StepFailed
-from modelhost.server.serving.answers import deadline_exceeded, never_free
-from modelhost.server.serving.batching import BatchedCall, Batches
+from modelhost.server.serving.alarm import NEVER, Alarm
+from modelhost.server.serving.answers import deadline_exceeded
+from modelhost.server.serving.batching import Batch, Batches
+from modelhost.server.serving.calls import Queued, QueuedCall, QueuedStream
 from modelhost.server.serving.crew import Crew, Room
 from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
-from modelhost.server.serving.link import Header
 from modelhost.server.serving.stream import Stream
 from modelhost.server.serving.tensors import Signature, Tensor, TensorCall, result_tensors
-from modelhost.server.serving.worker import Loaded, Worker
+from modelhost.server.serving.worker import CALL, CAPTURED, Loaded, Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 RETRY_SHORTEST_SECONDS = 0.05
 RETRY_LONGEST_SECONDS = 30.0
 NEWEST_WEIGHT = 0.1  # of a call's duration in the mean
+
+_JSON = "json"  # the key of those that go into a batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,10 @@ class Pool:
         self._listener = listener
         self._crew = Crew(host, spec, size, room, self)
         self._idle: list[Worker] = []
-        self._busy: set[Worker] = set()  # handed to a call
-        self._waiting: deque[asyncio.Future[Worker] | BatchedCall] = deque()
+        self._busy: dict[Worker, Queued[Any] | Batch] = {}
+        self._waiting: deque[Queued[Any]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._expiry = Alarm(self._expire)  # of calls that wait, and of those under way
         self._batches: Batches | None = None  # where the model has a batch function, and is to have batches
         self._moved = asyncio.Event()  # a worker became free or was lost
         self._mean_seconds = 0.0  # that a call takes
@@ -105,7 +113,6 @@ class Pool:
                 self._spec,
                 self._waiting,
                 queue_size=self._queue_size,
-                free=self._freed,
                 serve=self._serve,
                 observe=self._listener.batched,
             )
@@ -123,10 +130,9 @@ class Pool:
         Raises `PredictionFailed`, where the queue is full `Busy`, and `Conflict` where the pool is closed. A caller
         that is cancelled gives up its place in the queue; a call that already runs goes on, its answer dropped.
         """
-        if self._batches is not None:
-            return await self._call_batched(parameters, deadline, request_id)
-        worker = await self._free_worker(deadline)
-        _, body = await self._answer(worker, worker.call(parameters, request_id), deadline)
+        key = None if self._batches is None else _JSON
+        call = QueuedCall(CALL, (parameters,), request_id, deadline=deadline, longest=self.call_timeout, key=key)
+        _, body = await self._take(call)
         return body
 
     async def stream(self, parameters: bytes, deadline: float | None = None, request_id: str = "") -> Stream:
@@ -134,12 +140,8 @@ class Pool:
 
         The stream is to be closed. `call_timeout` is for each item; the worker is the stream's until it is over.
         """
-        worker = await self._free_worker(deadline)
-        stream = worker.stream(parameters, request_id)
-        self._offer_after(worker, stream.ended)
-        if deadline is not None:
-            stream.end_at(deadline, deadline_exceeded("while the model ran"))
-        return stream
+        call = QueuedStream(CALL, (parameters,), request_id, deadline=deadline, longest=self.call_timeout)
+        return await self._take(call)
 
     async def infer(self, wanted: TensorCall, deadline: float | None, request_id: str) -> list[Tensor]:
         """Call the model once: tensors in, tensors out; otherwise as `call`.
@@ -147,8 +149,8 @@ class Pool:
         Raises `InvalidRequest` for what is not as the signature declares it, before anything is sent.
         """
         self.signature.check_call(wanted)
-        worker = await self._free_worker(deadline)
-        header, body = await self._answer(worker, worker.infer(wanted, request_id), deadline)
+        call = QueuedCall(wanted.header, wanted.body, request_id, deadline=deadline, longest=self.call_timeout)
+        header, body = await self._take(call)
         outputs = result_tensors(header, body)
         self.signature.check_result(outputs, wanted.outputs)
         return outputs
@@ -156,69 +158,36 @@ class Pool:
     async def debug(self, parameters: bytes, deadline: float | None, request_id: str) -> Debugged:
         """Call the model once and keep all that it says. Raises as `call`, but for what fails in the model."""
         asked = time.time()
-        worker = await self._free_worker(deadline)
-        sent = time.time()
-        header, body = await self._answer(worker, worker.call(parameters, request_id, capture=True), deadline)
-        return Debugged.of(header, body, self._spec.mask, asked=asked, sent=sent)
+        call = QueuedCall(
+            CAPTURED, (parameters,), request_id, deadline=deadline, longest=self.call_timeout, capture=True
+        )
+        header, body = await self._take(call)
+        return Debugged.of(header, body, self._spec.mask, asked=asked, sent=asked + call.waited)
 
-    async def _call_batched(self, parameters: bytes, deadline: float | None, request_id: str) -> bytes:
-        """The same, perhaps in a batch with others."""
-        self._check(deadline)
-        self._check_room()
-        call = BatchedCall(parameters, request_id, deadline, self._spec.call_timeout)
-        call.wait()
+    async def _take(self, call: Queued[T]) -> T:
+        """Have a call made, by an idle worker or in its turn; returns its answer."""
+        self._check(call.deadline)
+        if self._waiting or not self._idle:
+            self._check_room()
         self._waiting.append(call)
         self._serve()
+        self._expiry.no_later_than(call.expires)
         try:
             return await call.answer
-        finally:
+        except BaseException:
             call.leave()
             if not call.sent and call in self._waiting:
                 self._waiting.remove(call)
                 self._moved.set()
-
-    async def _free_worker(self, deadline: float | None) -> Worker:
-        self._check(deadline)
-        worker = self._take_idle() or await self._wait(deadline)
-        while worker.lost.done():  # a moment ago; nothing was written to it
-            self._busy.discard(worker)
-            worker = self._take_idle() or await self._wait(deadline, again=True)
-        return worker
-
-    def _take_idle(self) -> Worker | None:
-        if not self._idle or self._waiting:  # those that are kept back for a batch come first
-            return None
-        worker = self._idle.pop()
-        self._busy.add(worker)
-        return worker
-
-    async def _answer(
-        self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]", deadline: float | None
-    ) -> tuple[Header, bytes]:
-        self._offer_after(worker, answer)
-        if deadline is None:
-            return await asyncio.shield(answer)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(answer)
-        except TimeoutError:
-            raise deadline_exceeded("while the model ran") from None
-
-    def _offer_after(self, worker: Worker, answer: "asyncio.Future[tuple[Header, bytes]]") -> None:
-        """Have the worker take another call when it has answered this one."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-
-        def ended(_: object) -> None:
-            self._freed(worker, loop.time() - began)
-
-        answer.add_done_callback(ended)
+            raise
 
     def _freed(self, worker: Worker, seconds: float) -> None:
         """A worker has ended a call that took so long, or several that took so long each."""
         self._mean_seconds += (seconds - self._mean_seconds) * NEWEST_WEIGHT
         if self._closing:
             self._send_away(_stopped())  # those of a batch that failed are back in the queue
+        elif self._waiting:
+            self._expiry.no_later_than(self._waiting[0].expires)  # they have new times
         self._offer(worker)
 
     async def drain(self, grace: float) -> None:
@@ -242,14 +211,13 @@ class Pool:
     async def _close(self) -> None:
         self._send_away(_stopped())
         await self._crew.close()
+        self._expiry.close()
         self._listener.closed()
 
     def _send_away(self, error: DomainError) -> None:
         """Fail all calls that wait."""
         while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(error)
+            self._waiting.popleft().fail(error)
 
     def _check(self, deadline: float | None) -> None:
         """Raise if no call may begin now."""
@@ -257,7 +225,7 @@ class Pool:
             raise _stopped()
         if self.failure is not None:
             raise _given_up(self.failure)
-        if deadline is not None and deadline <= asyncio.get_running_loop().time():
+        if deadline is not None and deadline <= self._loop.time():
             raise deadline_exceeded("before it began")
 
     def _check_room(self) -> None:
@@ -271,37 +239,6 @@ class Pool:
                 queued=len(self._waiting),
             )
 
-    async def _wait(self, deadline: float | None, *, again: bool = False) -> Worker:
-        """Take a place in the queue until a worker is handed over; the first, if it had one before that died.
-
-        The queue ends at the deadline; for a call without one, when it has waited as long as it may run.
-        """
-        self._check(deadline)
-        if not again:
-            self._check_room()
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Worker] = loop.create_future()
-        if again:
-            self._waiting.appendleft(waiter)
-        else:
-            self._waiting.append(waiter)
-        try:
-            async with asyncio.timeout_at(loop.time() + self._spec.call_timeout if deadline is None else deadline):
-                await waiter
-            self._check(deadline)
-            return waiter.result()
-        except BaseException as error:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-                self._moved.set()
-            elif not waiter.cancelled() and waiter.exception() is None:  # handed over in the same turn, or too late
-                self._offer(waiter.result())
-            if isinstance(error, TimeoutError):
-                if deadline is None:
-                    raise never_free(self._spec.call_timeout) from None
-                raise deadline_exceeded("while it waited for a worker") from None
-            raise
-
     def _retry_after(self) -> float:
         """Seconds in which half of those that wait now will have had their turn, as long as calls take."""
         expected = self._mean_seconds * len(self._waiting) / 2 / self.size
@@ -310,31 +247,42 @@ class Pool:
     def _offer(self, worker: Worker) -> None:
         """Take back a worker that has no call, and hand it to those that wait."""
         self._moved.set()
-        self._busy.discard(worker)
+        self._busy.pop(worker, None)
         if not self._crew.finished(worker):
             return
         self._idle.append(worker)
         self._serve()
 
     def _serve(self) -> None:
-        """Hand idle workers to those that wait, the first first."""
+        """Have idle workers make the calls that wait, the first first."""
         while self._waiting and self._idle:
             if self._batches is not None and self._batches.keep_back(len(self._idle)):
                 return
             worker = self._idle.pop()
             if worker.lost.done():  # a moment ago
                 continue
-            waiter = self._waiting[0]
-            if isinstance(waiter, BatchedCall):
-                taken = self._batches is not None and self._batches.send(worker)
-            else:
-                self._waiting.popleft()
-                if taken := not waiter.done():
-                    waiter.set_result(worker)
-            if taken:
-                self._busy.add(worker)
-            else:
+            call = self._waiting.popleft()
+            if call.expire(self._loop.time()):
                 self._idle.append(worker)
+                continue
+            made: Queued[Any] | Batch = call
+            if self._batches is not None and isinstance(call, QueuedCall) and call.key is not None:
+                made = self._batches.take(call, worker)
+            self._busy[worker] = made
+            made.begin(worker, self._freed)
+
+    def _expire(self) -> None:
+        """Fail the calls whose time is over."""
+        now = self._loop.time()
+        waiting = [call for call in self._waiting if not call.expire(now)]
+        if len(waiting) < len(self._waiting):
+            self._waiting.clear()
+            self._waiting.extend(waiting)
+            self._moved.set()
+        for made in self._busy.values():
+            made.expire(now)
+        calls: list[Queued[Any] | Batch] = [*self._waiting, *self._busy.values()]
+        self._expiry.set(min((call.expires for call in calls), default=NEVER))
 
     # -- what the crew tells its desk
 
@@ -353,7 +301,7 @@ class Pool:
     def gone(self, worker: Worker) -> None:
         """Forget it."""
         self._moved.set()
-        self._busy.discard(worker)
+        self._busy.pop(worker, None)
         self.withdraw(worker)
         self._listener.changed()
 

@@ -47,7 +47,7 @@ class TensorCall:
 
     @property
     def header(self) -> Header:
-        """The header of the message `call`; its body are the tensors' data, one after the other."""
+        """The header of the message `call`."""
         tensors = [
             {"name": one.name, "datatype": one.datatype, "shape": one.shape, "size": len(one.data)}
             for one in self.tensors
@@ -58,6 +58,11 @@ class TensorCall:
         if self.outputs:
             header["outputs"] = self.outputs
         return header
+
+    @property
+    def body(self) -> tuple[bytes, ...]:
+        """The tensors' data, one after the other."""
+        return tuple(one.data for one in self.tensors)
 
 
 @dataclass(frozen=True)

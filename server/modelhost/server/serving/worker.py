@@ -5,11 +5,12 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from modelhost.server.errors import Conflict, DomainError, PredictionFailed, StepFailed
+from modelhost.server.serving.alarm import NEVER, Alarm
 from modelhost.server.serving.answers import (
     Mask,
     call_failure,
@@ -23,7 +24,6 @@ from modelhost.server.serving.body import STOP_GRACE_SECONDS, Body
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Header, Link
 from modelhost.server.serving.stream import Stream
-from modelhost.server.serving.tensors import TensorCall
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 PROTOCOL = 1
@@ -31,7 +31,8 @@ STREAM, TENSORS = "stream", "tensors"
 FEATURES = frozenset({STREAM, TENSORS})  # of the protocol, beyond what every worker has
 LAST_MOMENT_SECONDS = 0.2
 
-_CALL: Header = {"type": "call"}
+CALL: Header = {"type": "call"}
+CAPTURED: Header = {**CALL, "capture": True}
 CALL_ANSWERS = frozenset({"result", "failed"})
 LOAD_ANSWERS = frozenset({"loaded", "load_failed"})
 
@@ -46,6 +47,32 @@ class Loaded:
     batch: bool
     warnings: tuple[str, ...] = field(default=())
     features: frozenset[str] = frozenset()
+
+
+class Asker(Protocol):
+    """Who has sent a worker something, and is told what comes of it, once, as soon as it is known."""
+
+    def answered(self, header: Header, body: bytes) -> None:
+        """The worker has answered."""
+
+    def failed(self, error: BaseException) -> None:
+        """There is no answer, or it is a failure: `PredictionFailed`, or `Conflict` of a worker that was let go."""
+
+
+class _Waiter:
+    """An asker that can be awaited."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        self.answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, whoever waits for it
+
+    def answered(self, header: Header, body: bytes) -> None:
+        if not self.answer.done():
+            self.answer.set_result((header, body))
+
+    def failed(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Worker:
@@ -71,10 +98,11 @@ class Worker:
         self._body = Body(host, spec, self.id, lambda: on_heavy(self))
         self._token = secrets.token_hex(16)
         self._link: Link | None = None
-        self._hello: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
-        self._answer: asyncio.Future[tuple[Header, bytes]] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._hello: asyncio.Future[Header] = self._loop.create_future()
+        self._asker: Asker | None = None  # of the one thing that it is to answer
         self._expected: frozenset[str] = frozenset()
-        self._timer: asyncio.TimerHandle | None = None
+        self._late = Alarm(self._overrun)
         self._serial = 0
         self._fault = ""  # why we gave it up
         self._dismissed = False  # by us: its end is no news
@@ -92,7 +120,7 @@ class Worker:
     @property
     def is_busy(self) -> bool:
         """Whether a call runs in it."""
-        return self._answer is not None
+        return self._asker is not None
 
     @property
     def exited(self) -> "asyncio.Future[str]":
@@ -130,63 +158,56 @@ class Worker:
         features = FEATURES.intersection(hello.get("features", ()))
         self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": sorted(features)})
         load = {**self._spec.load, "type": "load", "root": str(root), "result_limit": self._spec.message_limit}
-        header, _ = await self._or_death(self._ask(load, LOAD_ANSWERS))
+        loaded = _Waiter()
+        self._ask(loaded, load, LOAD_ANSWERS)
+        header, _ = await self._or_death(loaded.answer)
         if header.get("type") != "loaded":
             raise load_failure(header, self._spec.mask)
         warnings = tuple(self._spec.mask(str(each)) for each in header.get("warnings", ()))
         return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings, features)
 
     def call(
-        self, parameters: bytes, request_id: str = "", *, capture: bool = False
-    ) -> "asyncio.Future[tuple[Header, bytes]]":
-        """Send a call; the answer, or `PredictionFailed`, comes in the future, even if nobody waits for it any more.
+        self, asker: Asker, header: Header, body: Sequence[bytes], request_id: str = "", *, capture: bool = False
+    ) -> None:
+        """Send a call; what comes of it, the asker is told.
 
-        What is written meanwhile belongs to `request_id`. With `capture` the header has it, and a call that failed in
-        the model has an answer, too.
+        What is written meanwhile belongs to `request_id`. With `capture`, which the header says too, the answer has it,
+        and a call that failed in the model has an answer, too.
         """
-        header = {"type": "call", "capture": True} if capture else _CALL
-        return self._call(header, request_id, parameters, capture=capture)
+        self._begin_calls(1, request_id, capture=capture)
+        self._ask(asker, header, CALL_ANSWERS, *body)
+        self._late.set(self._loop.time() + self._spec.call_timeout)
 
-    def infer(self, wanted: TensorCall, request_id: str = "") -> "asyncio.Future[tuple[Header, bytes]]":
-        """Send a call with tensors; otherwise as `call`."""
-        assert TENSORS in self.loaded.features  # as all workers of this server have it
-        return self._call(wanted.header, request_id, *(one.data for one in wanted.tensors))
+    async def debug(self, parameters: bytes, request_id: str) -> tuple[Header, bytes]:
+        """Make a call of a worker that is in no pool; returns the answer with all that was seen of it."""
+        waiter = _Waiter()
+        self.call(waiter, CAPTURED, (parameters,), request_id, capture=True)
+        return await waiter.answer
 
-    def _call(
-        self, header: Header, request_id: str, *body: bytes, capture: bool = False
-    ) -> "asyncio.Future[tuple[Header, bytes]]":
-        self.calls += 1
-        self._capturing, self._batch = capture, 0
-        return self._run(header, request_id, *body)
-
-    def call_batch(self, parameters: Sequence[bytes], request_id: str) -> "asyncio.Future[tuple[Header, bytes]]":
+    def call_batch(self, asker: Asker, parameters: Sequence[bytes], request_id: str) -> None:
         """Send several calls as one, for the model's batch function; as `call`.
 
         The answer's header has `sizes`, that of each one's part of the body, and `failed`, the numbers of those whose
         part is the fields of a failure. An exception is that of all of them.
         """
-        self.calls += len(parameters)
-        self._capturing, self._batch = False, len(parameters)
+        self._begin_calls(len(parameters), request_id)
+        self._batch = len(parameters)
         sizes = [len(each) for each in parameters]
-        return self._run({"type": "call", "sizes": sizes}, request_id, *parameters)
+        self._ask(asker, {**CALL, "sizes": sizes}, CALL_ANSWERS, *parameters)
+        self._late.set(self._loop.time() + self._spec.call_timeout)
 
-    def _run(self, header: Header, request_id: str, *body: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
+    def _begin_calls(self, count: int, request_id: str, *, capture: bool = False) -> None:
+        self.calls += count
+        self._capturing, self._batch = capture, 0
         self._own_output(request_id)
-        answer = self._ask(header, CALL_ANSWERS, *body)
-        if not answer.done():
-            self._timer = asyncio.get_running_loop().call_later(self._spec.call_timeout, self._overrun)
-        return answer
 
-    def stream(self, parameters: bytes, request_id: str = "") -> Stream:
+    def stream(self, asker: Asker, header: Header, body: Sequence[bytes], request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""
-        self.calls += 1
-        self._capturing, self._batch = False, 0
-        self._own_output(request_id)
+        self._begin_calls(1, request_id)
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
         streams = STREAM in self.loaded.features
-        answer = self._ask({**_CALL, "stream": stream.room} if streams else _CALL, CALL_ANSWERS, parameters)
-        self._stream = stream if streams and not answer.done() else None
-        stream.begin(answer)
+        self._stream = stream if streams else None
+        self._ask(asker, {**header, "stream": stream.room} if streams else header, CALL_ANSWERS, *body)
         return stream
 
     def _tell(self, header: Header) -> None:
@@ -201,7 +222,7 @@ class Worker:
         """
         self._dismissed |= not self.lost.done()
         try:
-            if self._answer is not None:
+            if self._asker is not None:
                 self._fail_call()
             elif self._link is not None and not self.exited.done():
                 self._link.send({"type": "stop"})
@@ -215,6 +236,7 @@ class Worker:
         try:
             await self._body.kill()
         finally:
+            self._late.close()
             if self._link is not None:
                 self._link.close()
 
@@ -222,25 +244,23 @@ class Worker:
         """Put lines of our own among what it writes, for a call or for several."""
         self._body.note(text, request_id)
 
-    def _ask(self, header: Header, expected: frozenset[str], *body: bytes) -> "asyncio.Future[tuple[Header, bytes]]":
+    def _ask(self, asker: Asker, header: Header, expected: frozenset[str], *body: bytes) -> None:
         assert self._link is not None  # started
+        assert self._asker is None  # one at a time
         self._serial += 1
         self._expected = expected
-        answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, whoever waits for it
+        self._asker = asker
         if self.lost.done():
-            answer.set_exception(self._death())
+            self._fail_call()
         else:
-            self._answer = answer
             self._link.send({**header, "id": self._serial}, *body)
-        return answer
 
     def _on_frame(self, header: Header, body: bytes) -> None:
         kind = header.get("type")
         if kind == "hello" and not self._hello.done():
             self._hello.set_result(header)
-        answer = self._answer
-        if answer is None or header.get("id") != self._serial:
+        asker = self._asker
+        if asker is None or header.get("id") != self._serial:
             return
         if kind == "item" and self._stream is not None:
             if not self._stream.put(body, header.get("oversize")):
@@ -253,32 +273,32 @@ class Worker:
             self._broke_link("a batch that is not answered call by call")
             return
         self._settle_call()
-        request_id = self._request_id
-        self._own_output("")
         if "oversize" in header:
-            answer.set_exception(too_large(header["oversize"], self._spec.message_limit))
+            asker.failed(too_large(header["oversize"], self._spec.message_limit))
         elif kind == "failed":
+            request_id = self._request_id
+            self._own_output("")
             failure = call_failure(header, self._spec.mask)
             self._body.note(failure.traceback, request_id)
             if self._capturing:
-                answer.set_result((header, b""))
+                asker.answered(header, b"")
             else:
-                answer.set_exception(failure)
+                asker.failed(failure)
         else:
-            answer.set_result((header, body))
+            asker.answered(header, body)
+        if self._asker is None and self._request_id:  # else it has its next call already
+            self._own_output("")
 
     def _own_output(self, request_id: str) -> None:
         self._request_id = request_id
         self._body.output_belongs_to(request_id)
 
     def _settle_call(self) -> None:
-        self._answer = self._stream = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._asker = self._stream = None
+        self._late.set(NEVER)
 
     def _overrun(self) -> None:
-        answer, what, failure = self._answer, "a call", timed_out
+        asker, what, failure = self._asker, "a call", timed_out
         if self._stream is not None:
             what, failure = "an item", item_timed_out
         self._settle_call()
@@ -287,8 +307,8 @@ class Worker:
             self._request_id,
         )
         self._give_up("timeout")
-        if answer is not None:
-            answer.set_exception(failure(self._spec.call_timeout))
+        if asker is not None:
+            asker.failed(failure(self._spec.call_timeout))
 
     def _on_end(self, error: Exception | None) -> None:
         if error is None or isinstance(error, OSError):
@@ -311,17 +331,17 @@ class Worker:
 
     def _on_exit(self, exited: "asyncio.Future[str]") -> None:
         if not self._dismissed:
-            in_a_call = " in a call" if self._answer else ""
+            in_a_call = " in a call" if self._asker else ""
             self._body.note(f"this worker ended ({exited.result()}){in_a_call}", self._request_id)
         if not self.lost.done():
             self.lost.set_result(None)
         self._fail_call()
 
     def _fail_call(self) -> None:
-        answer = self._answer
+        asker = self._asker
         self._settle_call()
-        if answer is not None:
-            answer.set_exception(self._death())
+        if asker is not None:
+            asker.failed(self._death())
 
     def _death(self) -> DomainError:
         if self._dismissed:

@@ -7,23 +7,9 @@ from typing import Any
 from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.stream import ROOM_BYTES, ROOM_ITEMS, Stream
 from modelhost.v1.error_reason_pb2 import ErrorReason
+from tests.clock import Clock
 
 TIMEOUT = 10.0
-
-
-class Clock(asyncio.SelectorEventLoop):
-    """A loop on which time passes when a test says so."""
-
-    passed = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.passed
-
-    async def wait(self, seconds: float) -> None:
-        """Let time pass, and have what is due then be done."""
-        self.passed += seconds
-        for _ in range(3):
-            await asyncio.sleep(0)
 
 
 class Worker:

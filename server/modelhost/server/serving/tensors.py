@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
+import msgspec
+
 from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import TensorSpec
 from modelhost.server.serving.link import Header
@@ -27,8 +29,7 @@ NAME_BYTES: Final = 200
 Parameter = bool | int | float | str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """A tensor and its elements."""
 
     name: str
@@ -37,8 +38,7 @@ class Tensor:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TensorCall:
+class TensorCall(msgspec.Struct, frozen=True):
     """What a model is called with: tensors, what came beside them, and the names of outputs that are wanted, if any."""
 
     tensors: Sequence[Tensor]

@@ -30,6 +30,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 SLOW_BYTES = 64 * 1024  # of a request that is not taken as it is
 PARAMETER_BYTES = 64 * 1024
 MOST_EMPTY_ROWS = 1_000_000  # of nested lists, which take memory where their elements take none
+LONGEST_CHARACTER = 4  # bytes, in UTF-8
 _LENGTH = struct.Struct("<I")
 
 # The field of the typed contents of each datatype, and what Python's array calls its elements. Others have no field.
@@ -50,42 +51,38 @@ _REFUSED = {
 
 def is_slow(request: pb.ModelInferRequest, size: int) -> bool:
     """Whether a request of so many bytes takes longer to decode than the event loop should wait."""
-    as_it_is = request.raw_input_contents and not any(one.datatype == "BYTES" for one in request.inputs)
-    return size > SLOW_BYTES and not as_it_is
+    if size <= SLOW_BYTES:
+        return False
+    return not request.raw_input_contents or any(one.datatype == "BYTES" for one in request.inputs)
 
 
 def is_typed(request: pb.ModelInferRequest) -> bool:
     """Whether the request has typed contents, so that its answer is to have such, too."""
-    return any(one.HasField("contents") for one in request.inputs)
+    return not request.raw_input_contents and any(one.HasField("contents") for one in request.inputs)
 
 
 def decode(request: pb.ModelInferRequest) -> TensorCall:
     """What the model is to be called with. Raises `InvalidRequest`, mostly TENSOR_INVALID."""
-    raw = request.raw_input_contents
-    if len(request.inputs) > MOST_TENSORS or len(request.outputs) > MOST_TENSORS:
+    raw, inputs = request.raw_input_contents, request.inputs
+    if len(inputs) > MOST_TENSORS or len(request.outputs) > MOST_TENSORS:
         raise InvalidRequest("inputs", "a call has at most {most} inputs and outputs", most=MOST_TENSORS)
-    if raw and len(raw) != len(request.inputs):
+    if raw and len(raw) != len(inputs):
         raise InvalidRequest(
             "raw_input_contents",
             "the call has {inputs} inputs, but {raw} raw_input_contents: all inputs have an entry there, or none has",
             reason=ErrorReason.ERROR_REASON_TENSOR_INVALID,
-            inputs=len(request.inputs),
+            inputs=len(inputs),
             raw=len(raw),
         )
     tensors: list[Tensor] = []
     names: set[str] = set()
-    for index, tensor in enumerate(request.inputs):
-        field = f"inputs[{index}]"
-        problem = _problem(tensor, names)
-        if not problem and raw and tensor.HasField("contents"):
-            problem = "it has contents, but the call has raw_input_contents: only one of them may be used"
-        if problem:
-            raise invalid(field, tensor.name, problem)
-        names.add(tensor.name)
-        data = raw[index] if raw else _packed(tensor, field)
-        if raw and (problem := _size_problem(tensor, data)):
-            raise invalid(field, tensor.name, problem)
-        tensors.append(Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), data))
+    for index, tensor in enumerate(inputs):
+        name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
+        data = raw[index] if raw else b""
+        if not _is_plain(tensor, name, datatype, shape, data) or name in names:
+            data = _examined(tensor, index, names, data if raw else None)
+        names.add(name)
+        tensors.append(Tensor(name, datatype, shape, data))
     return TensorCall(tensors, _parameters(request), _outputs(request))
 
 
@@ -100,6 +97,37 @@ def encode(response: pb.ModelInferResponse, outputs: Sequence[Tensor], *, typed:
             getattr(message.contents, field).extend(_unpacked(one, code))
         else:
             response.raw_output_contents.append(one.data)
+
+
+def _is_plain(
+    tensor: pb.ModelInferRequest.InferInputTensor, name: str, datatype: str, shape: tuple[int, ...], data: bytes
+) -> bool:
+    """Whether a tensor is raw numbers in which nothing is wrong, as most are: seen without a look at each rule."""
+    size = ELEMENT_BYTES.get(datatype, 0)
+    for extent in shape:
+        if extent <= 0:
+            return False
+        size *= extent
+    return (
+        0 < size == len(data)
+        and len(shape) <= MOST_DIMENSIONS
+        and 0 < len(name) <= NAME_BYTES // LONGEST_CHARACTER
+        and not tensor.parameters
+        and not tensor.HasField("contents")
+    )
+
+
+def _examined(tensor: pb.ModelInferRequest.InferInputTensor, index: int, names: set[str], raw: bytes | None) -> bytes:
+    """The elements of a tensor, typed ones as raw, once all rules are seen to be kept. Raises `InvalidRequest`."""
+    field = f"inputs[{index}]"
+    problem = _problem(tensor, names)
+    if not problem and raw is not None and tensor.HasField("contents"):
+        problem = "it has contents, but the call has raw_input_contents: only one of them may be used"
+    if not problem and raw is not None:
+        problem = _size_problem(tensor, raw)
+    if problem:
+        raise invalid(field, tensor.name, problem)
+    return _packed(tensor, field) if raw is None else raw
 
 
 def _problem(tensor: pb.ModelInferRequest.InferInputTensor, names: set[str]) -> str:
@@ -188,6 +216,8 @@ def _elements(data: bytes) -> Iterator[bytes]:
 def _parameters(request: pb.ModelInferRequest) -> dict[str, Parameter]:
     """What comes beside the tensors. Raises `InvalidRequest`."""
     found: dict[str, Parameter] = {}
+    if not request.parameters:
+        return found
     for name, value in request.parameters.items():
         kind = value.WhichOneof("parameter_choice")
         found[name] = None if kind is None else getattr(value, kind)

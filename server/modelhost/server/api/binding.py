@@ -19,11 +19,13 @@ def bind(
     name: str = "",
     for_anyone: Collection[str] = (),
     for_operators: Mapping[str, Role] | None = None,
+    requests: Mapping[str, type[Any]] | None = None,
 ) -> list[Method]:
     """Find each rpc's handler by its name in snake case. Raises `LookupError` for an rpc that nobody implements.
 
     `name` is the full name to serve it under, where that is not the descriptor's. The rpcs in `for_anyone` are open to
-    everybody, and those in `for_operators` to operators of that role, whatever `access` the others have.
+    everybody, and those in `for_operators` to operators of that role, whatever `access` the others have. `requests`
+    has what an rpc's requests are read into, where that is not the library's own class.
     """
 
     roles = for_operators or {}
@@ -34,7 +36,14 @@ def bind(
         return Access.ANYONE if rpc.name in for_anyone else access
 
     return [
-        _bind(rpc, name or service.full_name, of(rpc), roles.get(rpc.name) or required_role(rpc), implementations)
+        _bind(
+            rpc,
+            name or service.full_name,
+            of(rpc),
+            roles.get(rpc.name) or required_role(rpc),
+            (requests or {}).get(rpc.name) or GetMessageClass(rpc.input_type),
+            implementations,
+        )
         for rpc in service.methods
     ]
 
@@ -46,7 +55,12 @@ def required_role(rpc: MethodDescriptor) -> Role | None:
 
 
 def _bind(
-    rpc: MethodDescriptor, service: str, access: Access, role: Role | None, implementations: Sequence[object]
+    rpc: MethodDescriptor,
+    service: str,
+    access: Access,
+    role: Role | None,
+    request: type[Any],
+    implementations: Sequence[object],
 ) -> Method:
     attribute = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc.name).lower()
     handlers = [getattr(item, attribute) for item in implementations if hasattr(item, attribute)]
@@ -57,5 +71,5 @@ def _bind(
         kind = BidiStream
     if access is Access.OPERATOR and role is None:
         raise LookupError(f"{service}/{rpc.name} does not say which role it requires")
-    method: Method = kind(f"/{service}/{rpc.name}", access, role, GetMessageClass(rpc.input_type), handlers[0])
+    method: Method = kind(f"/{service}/{rpc.name}", access, role, request, handlers[0])
     return method

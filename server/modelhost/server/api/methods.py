@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -26,7 +26,24 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 LAST_WORDS_SECONDS = 0.2
 SAME_MOMENT_SECONDS = 0.05  # a caller whose deadline passes goes away about when the deadline passes here
 
-Request = TypeVar("Request", bound=Message)
+
+class Parsable(Protocol):
+    """What of a message is needed to read a request; the library's messages have it."""
+
+    DESCRIPTOR: Any
+
+    def ParseFromString(self, data: bytes, /) -> Any:  # noqa: N802 - as the library calls it
+        """Fill it. Raises `DecodeError`."""
+
+
+class Serialisable(Protocol):
+    """What of a message is needed to send a response."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - as the library calls it
+        """Its bytes."""
+
+
+Request = TypeVar("Request", bound=Parsable)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -47,7 +64,7 @@ class Unary(Generic[Request]):
     access: Access
     role: Role | None
     request: type[Request]
-    handler: Callable[[Call, Request], Awaitable[Message]]
+    handler: Callable[[Call, Request], Awaitable[Serialisable]]
 
 
 @dataclass(frozen=True)
@@ -272,7 +289,7 @@ async def _end(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _parse(kind: type[Message], data: bytes) -> Message:
+def _parse(kind: type[Request], data: bytes) -> Request:
     message = kind()
     try:
         message.ParseFromString(data)

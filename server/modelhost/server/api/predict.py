@@ -15,6 +15,7 @@ from modelhost.server.api.calling import ModelCalls
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import Deployment, Revision
+from modelhost.server.serving.link import Received
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router
 from modelhost.server.store.database import Database, Transaction
@@ -115,7 +116,7 @@ async def parameters_of(request: pb.PredictRequest) -> bytes:
             )
 
 
-async def to_value(result: bytes) -> Value:
+async def to_value(result: Received) -> Value:
     """What a model returned, as a Value. Raises `PredictionFailed` for what that does not hold."""
     return await asyncio.to_thread(_as_value, result) if len(result) > LARGE_BYTES else _as_value(result)
 
@@ -160,7 +161,7 @@ def _as_json(value: Value) -> bytes:
     return json.dumps(_plain(value)).encode()
 
 
-def _as_value(result: bytes) -> Value:
+def _as_value(result: Received) -> Value:
     """A result as a Value. Raises `PredictionFailed` for what JSON holds and a Value, or those who parse it, do not."""
     value = Value()
     try:

@@ -8,6 +8,7 @@ from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
 from modelhost.server.api.calling import ModelCalls, name_call
 from modelhost.server.api.predict import ENVELOPE_BYTES, check_size, parameters_of, to_value
+from modelhost.server.serving.link import Received
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.stream import Stream
 from modelhost.v1 import predict_pb2 as pb
@@ -50,7 +51,7 @@ class PredictStreamMethods:
             if grant is not None:
                 grant.leave()
 
-    async def _response(self, request: pb.PredictRequest, item: bytes) -> pb.PredictStreamResponse:
+    async def _response(self, request: pb.PredictRequest, item: Received) -> pb.PredictStreamResponse:
         if request.HasField("parameters_json"):
             check_size(len(item), self._result_limit)
             return pb.PredictStreamResponse(result_json=item.decode())

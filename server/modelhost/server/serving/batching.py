@@ -16,7 +16,7 @@ from modelhost.server.serving.alarm import Alarm
 from modelhost.server.serving.answers import call_failure, too_large
 from modelhost.server.serving.calls import Free, Queued, QueuedCall
 from modelhost.server.serving.host import WorkerSpec
-from modelhost.server.serving.link import Header
+from modelhost.server.serving.link import Header, Received
 from modelhost.server.serving.worker import Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -156,7 +156,7 @@ class Batches:
                 call.wait()
                 self._queue.appendleft(call)
 
-    def split(self, calls: "Sequence[QueuedCall]", header: Header, body: bytes, worker: Worker) -> None:
+    def split(self, calls: "Sequence[QueuedCall]", header: Header, body: Received, worker: Worker) -> None:
         """Give each call its own part of an answer."""
         failed = set(header["failed"])
         start = 0
@@ -213,7 +213,7 @@ class Batch:
 
     # -- what the worker tells
 
-    def answered(self, header: Header, body: bytes) -> None:
+    def answered(self, header: Header, body: Received) -> None:
         """The worker has results."""
         if len(self.calls) == 1:
             self.calls[0].succeed(header, body)
@@ -249,7 +249,7 @@ def _names(calls: "Sequence[QueuedCall]") -> str:
     return names if len(names) <= NAMES_CHARACTERS else names[:NAMES_CHARACTERS].rpartition(" ")[0]
 
 
-def _fields(part: bytes) -> Header:
+def _fields(part: Received) -> Header:
     try:
         return _decode(part)
     except (msgspec.DecodeError, RecursionError):  # a model has meddled with its link

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from modelhost.server.serving.alarm import NEVER
 from modelhost.server.serving.answers import deadline_exceeded, never_free
-from modelhost.server.serving.link import Header
+from modelhost.server.serving.link import Header, Part, Received
 from modelhost.server.serving.stream import Stream
 from modelhost.server.serving.worker import Worker
 
@@ -36,7 +36,7 @@ class Queued(Generic[T]):
     def __init__(
         self,
         header: Header,
-        body: tuple[bytes, ...],
+        body: tuple[Part, ...],
         request_id: str,
         *,
         deadline: float | None,
@@ -112,7 +112,7 @@ class Queued(Generic[T]):
         self._free(self._worker, self._loop.time() - self._begun)
 
 
-class QueuedCall(Queued[tuple[Header, bytes]]):
+class QueuedCall(Queued[tuple[Header, Received]]):
     """A call with one answer: the header and the body of the worker's `result`, or with `capture` of its `failed`."""
 
     __slots__ = ("_capture",)
@@ -120,7 +120,7 @@ class QueuedCall(Queued[tuple[Header, bytes]]):
     def __init__(
         self,
         header: Header,
-        body: tuple[bytes, ...],
+        body: tuple[Part, ...],
         request_id: str,
         *,
         deadline: float | None,
@@ -131,7 +131,7 @@ class QueuedCall(Queued[tuple[Header, bytes]]):
         super().__init__(header, body, request_id, deadline=deadline, longest=longest, key=key)
         self._capture = capture
 
-    def succeed(self, header: Header, body: bytes) -> None:
+    def succeed(self, header: Header, body: Received) -> None:
         """Answer; of no effect if nobody waits any more."""
         if not self.answer.done():
             self.answer.set_result((header, body))
@@ -141,7 +141,7 @@ class QueuedCall(Queued[tuple[Header, bytes]]):
 
     # -- what the worker tells
 
-    def answered(self, header: Header, body: bytes) -> None:
+    def answered(self, header: Header, body: Received) -> None:
         """The worker has a result."""
         self._over()
         self.succeed(header, body)
@@ -165,7 +165,7 @@ class QueuedStream(Queued[Stream]):
 
     def _send(self, worker: Worker) -> None:
         self.expires = NEVER  # the stream sees to it
-        self._ended: asyncio.Future[tuple[Header, bytes]] = self._loop.create_future()
+        self._ended: asyncio.Future[tuple[Header, Received]] = self._loop.create_future()
         self._ended.add_done_callback(lambda ended: ended.exception())  # seen, whoever waits for it
         stream = worker.stream(self, self.header, self.body, self.request_id)
         stream.begin(self._ended)
@@ -175,7 +175,7 @@ class QueuedStream(Queued[Stream]):
 
     # -- what the worker tells
 
-    def answered(self, header: Header, body: bytes) -> None:
+    def answered(self, header: Header, body: Received) -> None:
         """The worker has said the last of the stream."""
         self._over()
         self._ended.set_result((header, body))

@@ -6,7 +6,7 @@ from typing import Self
 
 from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.answers import Mask, call_failure
-from modelhost.server.serving.link import Header
+from modelhost.server.serving.link import Header, Received
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Debugged:
     Times in seconds: waiting for a worker, getting to the model's function, in the function, getting back.
     """
 
-    result: bytes
+    result: Received
     failure: PredictionFailed | None
     stdout: str
     stderr: str
@@ -31,7 +31,7 @@ class Debugged:
         return cls(b"", None, "", "", seconds, 0, 0, 0)
 
     @classmethod
-    def of(cls, header: Header, body: bytes, mask: Mask, *, asked: float, sent: float) -> Self:
+    def of(cls, header: Header, body: Received, mask: Mask, *, asked: float, sent: float) -> Self:
         """From the answer of a call with `capture`; `asked` and `sent` are by the clock, as the worker's times."""
         now = time.time()
         started, ended = float(header.get("started") or now), float(header.get("ended") or now)

@@ -10,8 +10,12 @@ import msgspec
 
 Header = dict[str, Any]
 
+Received = bytes | bytearray  # a body; nobody else has it
+Part = bytes | bytearray | memoryview  # to be sent
+
 _PREFIX = struct.Struct("<IQ")
 HEADER_LIMIT = 1024 * 1024
+ROOM_BYTES = 64 * 1024
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Header).decode
@@ -21,16 +25,19 @@ class FrameInvalid(Exception):
     """The peer sent what is no frame."""
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """Sends frames, and hands each received one to `on_frame` and the end of the stream to `on_end`.
 
     A body over `body_limit` bytes is dropped as it comes; its frame has `oversize`, the body's size, in the header.
     After a broken frame the connection is closed and `on_end` gets a `FrameInvalid`.
+
+    Small frames are cut out of a buffer that they are read into. A body that does not fit into it is read into memory
+    of its own, which is handed on as it is.
     """
 
     def __init__(
         self,
-        on_frame: Callable[[Header, bytes], None],
+        on_frame: Callable[[Header, Received], None],
         on_end: Callable[[Exception | None], None],
         *,
         body_limit: int,
@@ -38,8 +45,10 @@ class Link(asyncio.Protocol):
         self._on_frame = on_frame
         self._on_end = on_end
         self._body_limit = body_limit
-        self._buffer = bytearray()
+        self._room = memoryview(bytearray(ROOM_BYTES))
+        self._start = self._end = 0  # of what was read into it and not yet handed on
         self._drop = 0  # bytes of an oversized body still to come
+        self._large: _LargeBody | None = None  # that is being read
         self._transport: asyncio.Transport | None = None
         self._error: Exception | None = None
 
@@ -47,7 +56,7 @@ class Link(asyncio.Protocol):
     async def over(
         cls,
         sock: socket.socket,
-        on_frame: Callable[[Header, bytes], None],
+        on_frame: Callable[[Header, Received], None],
         on_end: Callable[[Exception | None], None],
         *,
         body_limit: int,
@@ -57,14 +66,14 @@ class Link(asyncio.Protocol):
         _, link = await loop.create_unix_connection(lambda: cls(on_frame, on_end, body_limit=body_limit), sock=sock)
         return link
 
-    def send(self, header: Header, *body: bytes) -> None:
+    def send(self, header: Header, *body: Part) -> None:
         """Send a frame, its body in parts; buffered without bound, for a worker has one call at a time."""
         if self._transport is None or self._transport.is_closing():
             return
         head = _encode(header)
         size = sum(map(len, body))
         prefix = _PREFIX.pack(len(head), size) + head
-        if size < 65536:
+        if size < ROOM_BYTES:
             self._transport.write(b"".join((prefix, *body)))
         else:
             self._transport.writelines((prefix, *body))
@@ -82,9 +91,18 @@ class Link(asyncio.Protocol):
         """Asyncio: the stream has ended."""
         self._on_end(self._error or exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Asyncio: some bytes came."""
-        self._buffer += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Asyncio: where to read to."""
+        return self._room[self._end :] if self._large is None else self._large.rest
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Asyncio: so many bytes were read."""
+        if self._large is None:
+            self._end += nbytes
+        else:
+            self._large.rest = self._large.rest[nbytes:]
+            if self._large.rest:
+                return
         try:
             self._take_frames()
         except (FrameInvalid, msgspec.DecodeError) as error:
@@ -92,28 +110,63 @@ class Link(asyncio.Protocol):
             self.close()
 
     def _take_frames(self) -> None:
-        buffer = self._buffer
-        start = 0
-        while True:
-            dropped = min(self._drop, len(buffer) - start)
+        """Hand on all frames that are whole, and see to it that there is room for more."""
+        if (large := self._large) is not None:
+            self._large = None
+            self._on_frame(large.header, large.body)
+        wanted = 0
+        while not wanted:
+            dropped = min(self._drop, self._end - self._start)
             self._drop -= dropped
-            start += dropped
-            if len(buffer) - start < _PREFIX.size:
-                break
-            head_size, body_size = _PREFIX.unpack_from(buffer, start)
-            if head_size > HEADER_LIMIT:
-                raise FrameInvalid(f"a header of {head_size} bytes; {HEADER_LIMIT} are allowed")
-            body_at = start + _PREFIX.size + head_size
-            oversize = body_size > self._body_limit
-            end = body_at if oversize else body_at + body_size
-            if len(buffer) < end:
-                break
-            with memoryview(buffer) as view:
-                header = _decode(view[start + _PREFIX.size : body_at])
-                body = bytes(view[body_at:end])
-            if oversize:
-                header["oversize"] = self._drop = body_size
-            start = end
-            self._on_frame(header, body)
-        if start:
-            del buffer[:start]
+            self._start += dropped
+            wanted = self._take_frame()
+        if self._start == self._end:
+            self._start = self._end = 0
+        if self._start + wanted > len(self._room) or len(self._room) > ROOM_BYTES:
+            self._move(wanted)
+
+    def _take_frame(self) -> int:
+        """Hand the next frame on, if it is whole, and return 0; else the bytes that it is known to have, so far."""
+        room, start, there = self._room, self._start, self._end - self._start
+        if there < _PREFIX.size:
+            return _PREFIX.size
+        head_size, body_size = _PREFIX.unpack_from(room, start)
+        if head_size > HEADER_LIMIT:
+            raise FrameInvalid(f"a header of {head_size} bytes; {HEADER_LIMIT} are allowed")
+        whole_head = _PREFIX.size + int(head_size)
+        if there < whole_head:
+            return whole_head
+        body_at, end = start + whole_head, start + whole_head + body_size
+        if body_size > self._body_limit:
+            header = _decode(room[start + _PREFIX.size : body_at])
+            header["oversize"] = self._drop = body_size
+            self._start = body_at
+            self._on_frame(header, b"")
+        elif end <= self._end:
+            self._start = end
+            self._on_frame(_decode(room[start + _PREFIX.size : body_at]), bytes(room[body_at:end]))
+        elif whole_head + body_size <= ROOM_BYTES:
+            return whole_head + int(body_size)
+        else:
+            header = _decode(room[start + _PREFIX.size : body_at])
+            self._large = _LargeBody(header, int(body_size), room[body_at : self._end])
+            self._start = self._end
+            return _PREFIX.size
+        return 0
+
+    def _move(self, wanted: int) -> None:
+        """Have room for so many bytes from `_start` on, and for no more than needed."""
+        kept = self._room[self._start : self._end]
+        room = memoryview(bytearray(max(wanted, ROOM_BYTES)))
+        room[: len(kept)] = kept
+        self._room, self._start, self._end = room, 0, len(kept)
+
+
+class _LargeBody:
+    """A body on its way, of which the beginning has come."""
+
+    def __init__(self, header: Header, size: int, begun: memoryview) -> None:
+        self.header = header
+        self.body = bytearray(size)
+        self.body[: len(begun)] = begun
+        self.rest = memoryview(self.body)[len(begun) :]

@@ -17,6 +17,7 @@ from modelhost.server.serving.crew import Crew, Room
 from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
+from modelhost.server.serving.link import Received
 from modelhost.server.serving.stream import Stream
 from modelhost.server.serving.tensors import Signature, Tensor, TensorCall, result_tensors
 from modelhost.server.serving.worker import CALL, CAPTURED, Loaded, Worker
@@ -122,7 +123,7 @@ class Pool:
         """Have so many workers from now on, without a failed call. Raises `StepFailed` MEMORY_NOT_AVAILABLE."""
         self._crew.resize(size)
 
-    async def call(self, parameters: bytes, deadline: float | None = None, request_id: str = "") -> bytes:
+    async def call(self, parameters: bytes, deadline: float | None = None, request_id: str = "") -> Received:
         """Call the model once: JSON in, JSON out. `deadline` is the caller's, in the loop's time.
 
         What the model writes meanwhile is logged as `request_id`'s.

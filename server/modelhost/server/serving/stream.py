@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from modelhost.server.errors import DomainError
 from modelhost.server.serving.answers import caller_too_slow, too_large
-from modelhost.server.serving.link import Header
+from modelhost.server.serving.link import Header, Received
 
 ROOM_ITEMS = 16
 ROOM_BYTES = 1024 * 1024
@@ -25,13 +25,13 @@ class Stream:
     """
 
     def __init__(self, timeout: float, limit: int, tell: Callable[[Header], None], overran: Callable[[], None]) -> None:
-        self.ended: asyncio.Future[tuple[Header, bytes]]
+        self.ended: asyncio.Future[tuple[Header, Received]]
         self._timeout = timeout
         self._limit = limit
         self._tell = tell
         self._overran = overran
         self._loop = asyncio.get_running_loop()
-        self._items: deque[bytes] = deque()
+        self._items: deque[Received] = deque()
         self._room = [ROOM_ITEMS, ROOM_BYTES]  # that the worker still has
         self._taken = [0, 0]  # and it does not know of
         self._waiter: asyncio.Future[None] | None = None
@@ -45,7 +45,7 @@ class Stream:
         """How much may be sent before anything is taken."""
         return {"items": ROOM_ITEMS, "bytes": ROOM_BYTES}
 
-    def begin(self, answer: "asyncio.Future[tuple[Header, bytes]]") -> None:
+    def begin(self, answer: "asyncio.Future[tuple[Header, Received]]") -> None:
         """It is sent; `answer` is what the worker says last."""
         self.ended = answer
         answer.add_done_callback(self._over)
@@ -58,7 +58,7 @@ class Stream:
 
     # -- the worker's side
 
-    def put(self, item: bytes, oversize: int | None) -> bool:
+    def put(self, item: Received, oversize: int | None) -> bool:
         """The worker has made an item; of one that is over the limit there is the size alone.
 
         False if there was no room for it: only a worker that keeps to no rules sends one then.
@@ -75,7 +75,7 @@ class Stream:
             self._restart_clock()
         return True
 
-    def _over(self, answer: "asyncio.Future[tuple[Header, bytes]]") -> None:
+    def _over(self, answer: "asyncio.Future[tuple[Header, Received]]") -> None:
         for timer in self._timers.values():
             timer.cancel()
         if not self._is_cancelled and answer.exception() is None and (last := answer.result()[1]):
@@ -85,7 +85,7 @@ class Stream:
 
     # -- the caller's side
 
-    async def next(self) -> bytes | None:
+    async def next(self) -> Received | None:
         """The next item, or None after the last one. Raises what ended it, once all items before that are taken."""
         while not self._items:
             if self._failure is not None:

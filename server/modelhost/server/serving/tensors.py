@@ -12,7 +12,7 @@ import msgspec
 
 from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import TensorSpec
-from modelhost.server.serving.link import Header
+from modelhost.server.serving.link import Header, Part, Received
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 ELEMENT_BYTES: Final[Mapping[str, int]] = {
@@ -35,7 +35,7 @@ class Tensor(msgspec.Struct, frozen=True):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: bytes
+    data: Part
 
 
 class TensorCall(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class TensorCall(msgspec.Struct, frozen=True):
         return header
 
     @property
-    def body(self) -> tuple[bytes, ...]:
+    def body(self) -> tuple[Part, ...]:
         """The tensors' data, one after the other."""
         return tuple(one.data for one in self.tensors)
 
@@ -123,14 +123,15 @@ def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:
     )
 
 
-def result_tensors(header: Header, body: bytes) -> list[Tensor]:
+def result_tensors(header: Header, body: Received) -> list[Tensor]:
     """The tensors of a worker's `result`. Raises `PredictionFailed` for one that holds none."""
     tensors, start = [], 0
+    view = memoryview(body)
     try:
         for one in header["tensors"]:
             end = start + int(one["size"])
             shape = tuple(map(int, one["shape"]))
-            tensor = Tensor(str(one["name"]), str(one["datatype"]), shape, body[start:end])
+            tensor = Tensor(str(one["name"]), str(one["datatype"]), shape, view[start:end])
             size = ELEMENT_BYTES.get(tensor.datatype)
             if len(tensor.data) != end - start or (size and prod(shape) * size != end - start):
                 raise ValueError(tensor.name)

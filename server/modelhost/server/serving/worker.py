@@ -22,7 +22,7 @@ from modelhost.server.serving.answers import (
 )
 from modelhost.server.serving.body import STOP_GRACE_SECONDS, Body
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
-from modelhost.server.serving.link import Header, Link
+from modelhost.server.serving.link import Header, Link, Part, Received
 from modelhost.server.serving.stream import Stream
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -52,7 +52,7 @@ class Loaded:
 class Asker(Protocol):
     """Who has sent a worker something, and is told what comes of it, once, as soon as it is known."""
 
-    def answered(self, header: Header, body: bytes) -> None:
+    def answered(self, header: Header, body: Received) -> None:
         """The worker has answered."""
 
     def failed(self, error: BaseException) -> None:
@@ -63,10 +63,10 @@ class _Waiter:
     """An asker that can be awaited."""
 
     def __init__(self) -> None:
-        self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[tuple[Header, Received]] = asyncio.get_running_loop().create_future()
         self.answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, whoever waits for it
 
-    def answered(self, header: Header, body: bytes) -> None:
+    def answered(self, header: Header, body: Received) -> None:
         if not self.answer.done():
             self.answer.set_result((header, body))
 
@@ -167,7 +167,7 @@ class Worker:
         return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings, features)
 
     def call(
-        self, asker: Asker, header: Header, body: Sequence[bytes], request_id: str = "", *, capture: bool = False
+        self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "", *, capture: bool = False
     ) -> None:
         """Send a call; what comes of it, the asker is told.
 
@@ -178,13 +178,13 @@ class Worker:
         self._ask(asker, header, CALL_ANSWERS, *body)
         self._late.set(self._loop.time() + self._spec.call_timeout)
 
-    async def debug(self, parameters: bytes, request_id: str) -> tuple[Header, bytes]:
+    async def debug(self, parameters: bytes, request_id: str) -> tuple[Header, Received]:
         """Make a call of a worker that is in no pool; returns the answer with all that was seen of it."""
         waiter = _Waiter()
         self.call(waiter, CAPTURED, (parameters,), request_id, capture=True)
         return await waiter.answer
 
-    def call_batch(self, asker: Asker, parameters: Sequence[bytes], request_id: str) -> None:
+    def call_batch(self, asker: Asker, parameters: Sequence[Part], request_id: str) -> None:
         """Send several calls as one, for the model's batch function; as `call`.
 
         The answer's header has `sizes`, that of each one's part of the body, and `failed`, the numbers of those whose
@@ -201,7 +201,7 @@ class Worker:
         self._capturing, self._batch = capture, 0
         self._own_output(request_id)
 
-    def stream(self, asker: Asker, header: Header, body: Sequence[bytes], request_id: str = "") -> Stream:
+    def stream(self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""
         self._begin_calls(1, request_id)
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
@@ -244,7 +244,7 @@ class Worker:
         """Put lines of our own among what it writes, for a call or for several."""
         self._body.note(text, request_id)
 
-    def _ask(self, asker: Asker, header: Header, expected: frozenset[str], *body: bytes) -> None:
+    def _ask(self, asker: Asker, header: Header, expected: frozenset[str], *body: Part) -> None:
         assert self._link is not None  # started
         assert self._asker is None  # one at a time
         self._serial += 1
@@ -255,7 +255,7 @@ class Worker:
         else:
             self._link.send({**header, "id": self._serial}, *body)
 
-    def _on_frame(self, header: Header, body: bytes) -> None:
+    def _on_frame(self, header: Header, body: Received) -> None:
         kind = header.get("type")
         if kind == "hello" and not self._hello.done():
             self._hello.set_result(header)
@@ -368,7 +368,7 @@ class Worker:
         )
 
 
-def _is_split(header: Header, body: bytes, count: int) -> bool:
+def _is_split(header: Header, body: Received, count: int) -> bool:
     """Whether the answer to a batch tells its parts apart."""
     sizes, failed = header.get("sizes"), header.get("failed")
     return (

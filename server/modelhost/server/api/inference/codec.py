@@ -13,7 +13,9 @@ from math import prod
 from typing import Any
 
 from modelhost.inference import open_inference_pb2 as pb
+from modelhost.server.api.inference.messages import InferRequest, InferResponse
 from modelhost.server.errors import InvalidRequest
+from modelhost.server.serving.link import Part
 from modelhost.server.serving.tensors import (
     DATATYPES,
     ELEMENT_BYTES,
@@ -49,21 +51,22 @@ _REFUSED = {
 }
 
 
-def is_slow(request: pb.ModelInferRequest, size: int) -> bool:
-    """Whether a request of so many bytes takes longer to decode than the event loop should wait."""
-    if size <= SLOW_BYTES:
+def is_slow(request: InferRequest) -> bool:
+    """Whether a request takes longer to decode than the event loop should wait."""
+    if request.size <= SLOW_BYTES:
         return False
-    return not request.raw_input_contents or any(one.datatype == "BYTES" for one in request.inputs)
+    return not request.raw or any(one.datatype == "BYTES" for one in request.message.inputs)
 
 
-def is_typed(request: pb.ModelInferRequest) -> bool:
+def is_typed(request: InferRequest) -> bool:
     """Whether the request has typed contents, so that its answer is to have such, too."""
-    return not request.raw_input_contents and any(one.HasField("contents") for one in request.inputs)
+    return not request.raw and any(one.HasField("contents") for one in request.message.inputs)
 
 
-def decode(request: pb.ModelInferRequest) -> TensorCall:
+def decode(received: InferRequest) -> TensorCall:
     """What the model is to be called with. Raises `InvalidRequest`, mostly TENSOR_INVALID."""
-    raw, inputs = request.raw_input_contents, request.inputs
+    request, raw = received.message, received.raw
+    inputs = request.inputs
     if len(inputs) > MOST_TENSORS or len(request.outputs) > MOST_TENSORS:
         raise InvalidRequest("inputs", "a call has at most {most} inputs and outputs", most=MOST_TENSORS)
     if raw and len(raw) != len(inputs):
@@ -78,7 +81,7 @@ def decode(request: pb.ModelInferRequest) -> TensorCall:
     names: set[str] = set()
     for index, tensor in enumerate(inputs):
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
-        data = raw[index] if raw else b""
+        data: Part = raw[index] if raw else b""
         if not _is_plain(tensor, name, datatype, shape, data) or name in names:
             data = _examined(tensor, index, names, data if raw else None)
         names.add(name)
@@ -86,21 +89,29 @@ def decode(request: pb.ModelInferRequest) -> TensorCall:
     return TensorCall(tensors, _parameters(request), _outputs(request))
 
 
-def encode(response: pb.ModelInferResponse, outputs: Sequence[Tensor], *, typed: bool) -> None:
-    """Put a model's tensors into a response. Raw where one has no typed contents, for all must be alike."""
-    typed = typed and all(one.datatype in _TYPED for one in outputs)
+def can_be_typed(outputs: Sequence[Tensor]) -> bool:
+    """Whether all have typed contents, for all must be alike."""
+    return all(one.datatype in _TYPED for one in outputs)
+
+
+def encode(response: pb.ModelInferResponse, outputs: Sequence[Tensor]) -> InferResponse:
+    """A response with a model's tensors, raw."""
+    for one in outputs:
+        response.outputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
+    return InferResponse(response, outputs)
+
+
+def encode_typed(response: pb.ModelInferResponse, outputs: Sequence[Tensor]) -> None:
+    """Put a model's tensors into a response as typed contents, which they can have."""
     for one in outputs:
         message = response.outputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
-        if typed:
-            field, code = _TYPED[one.datatype]
-            message.contents.SetInParent()
-            getattr(message.contents, field).extend(_unpacked(one, code))
-        else:
-            response.raw_output_contents.append(one.data)
+        field, code = _TYPED[one.datatype]
+        message.contents.SetInParent()
+        getattr(message.contents, field).extend(_unpacked(one, code))
 
 
 def _is_plain(
-    tensor: pb.ModelInferRequest.InferInputTensor, name: str, datatype: str, shape: tuple[int, ...], data: bytes
+    tensor: pb.ModelInferRequest.InferInputTensor, name: str, datatype: str, shape: tuple[int, ...], data: Part
 ) -> bool:
     """Whether a tensor is raw numbers in which nothing is wrong, as most are: seen without a look at each rule."""
     size = ELEMENT_BYTES.get(datatype, 0)
@@ -117,7 +128,7 @@ def _is_plain(
     )
 
 
-def _examined(tensor: pb.ModelInferRequest.InferInputTensor, index: int, names: set[str], raw: bytes | None) -> bytes:
+def _examined(tensor: pb.ModelInferRequest.InferInputTensor, index: int, names: set[str], raw: Part | None) -> Part:
     """The elements of a tensor, typed ones as raw, once all rules are seen to be kept. Raises `InvalidRequest`."""
     field = f"inputs[{index}]"
     problem = _problem(tensor, names)
@@ -151,7 +162,7 @@ def _refused(parameters: Any) -> str:
     return next((why for name, why in _REFUSED.items() if name in parameters), "")
 
 
-def _size_problem(tensor: pb.ModelInferRequest.InferInputTensor, data: bytes) -> str:
+def _size_problem(tensor: pb.ModelInferRequest.InferInputTensor, data: Part) -> str:
     """Why raw contents are not those of the shape; empty if they are."""
     count = prod(tensor.shape)
     shown = f"{tensor.datatype} of shape {list(tensor.shape)}"
@@ -190,7 +201,7 @@ def _packed(tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> bytes:
 def _unpacked(tensor: Tensor, code: str) -> Any:
     """The elements of raw contents."""
     if not code:
-        return _elements(tensor.data)
+        return map(bytes, _elements(tensor.data))
     values = array(code)
     values.frombytes(tensor.data)
     return map(bool, values) if tensor.datatype == "BOOL" else _little_endian(values)
@@ -202,7 +213,7 @@ def _little_endian(values: "array[Any]") -> "array[Any]":
     return values
 
 
-def _elements(data: bytes) -> Iterator[bytes]:
+def _elements(data: Part) -> Iterator[Part]:
     """The elements of raw BYTES. Raises `struct.error` if the last is not whole."""
     start = 0
     while start < len(data):

@@ -9,20 +9,18 @@ from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
 from modelhost.server.api.calling import ModelCalls
 from modelhost.server.api.inference import codec
+from modelhost.server.api.inference.messages import InferRequest
+from modelhost.server.api.methods import Serialisable
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.errors import InvalidRequest, NotFound, PredictionFailed
 from modelhost.server.resources import ModelSettings, TensorSpec
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router
-from modelhost.server.serving.tensors import Tensor
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 NAME = "modelhost"
 EXTENSIONS = ("model_repository",)
-ENVELOPE_BYTES = 64  # at most, around a response but for what is counted: tags, lengths, the revision
-TENSOR_BYTES = 64  # at most, around an output: tags, lengths, the datatype
-DIMENSION_BYTES = 10  # at most, of a size
 
 
 class InferenceMethods:
@@ -89,31 +87,32 @@ class InferenceMethods:
             outputs=map(_metadata, settings.outputs or ()),
         )
 
-    async def model_infer(self, call: Call, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    async def model_infer(self, call: Call, request: InferRequest) -> Serialisable:
         """Call a model once."""
         return await self._calls.run(
             call,
-            names.parse_service(request.model_name, "model_name"),
+            names.parse_service(request.message.model_name, "model_name"),
             lambda pool, revision: self._infer(call, request, pool, revision),
         )
 
-    async def _infer(
-        self, call: Call, request: pb.ModelInferRequest, pool: Pool, revision: int
-    ) -> pb.ModelInferResponse:
-        _check_revision(_revision(request.model_version, "model_version"), revision, request.model_name)
-        slow = codec.is_slow(request, call.size)
+    async def _infer(self, call: Call, request: InferRequest, pool: Pool, revision: int) -> Serialisable:
+        message = request.message
+        _check_revision(_revision(message.model_version, "model_version"), revision, message.model_name)
+        slow = codec.is_slow(request)
         wanted = await asyncio.to_thread(codec.decode, request) if slow else codec.decode(request)
         outputs = await pool.infer(wanted, call.deadline, call.request_id)
-        self._check_size(_size(request, outputs))
-        response = pb.ModelInferResponse(model_name=request.model_name, model_version=str(revision), id=request.id)
-        if codec.is_typed(request):
-            if sum(len(one.data) for one in outputs) > codec.SLOW_BYTES:
-                await asyncio.to_thread(codec.encode, response, outputs, typed=True)
+        answer = pb.ModelInferResponse(model_name=message.model_name, model_version=str(revision), id=message.id)
+        if codec.is_typed(request) and codec.can_be_typed(outputs):
+            size = sum(len(one.data) for one in outputs)
+            self._check_size(size)
+            if size > codec.SLOW_BYTES:
+                await asyncio.to_thread(codec.encode_typed, answer, outputs)
             else:
-                codec.encode(response, outputs, typed=True)
-            self._check_size(response.ByteSize())
-        else:
-            codec.encode(response, outputs, typed=False)
+                codec.encode_typed(answer, outputs)
+            self._check_size(answer.ByteSize())
+            return answer
+        response = codec.encode(answer, outputs)
+        self._check_size(response.size)
         return response
 
     def _check_size(self, size: int) -> None:
@@ -125,14 +124,6 @@ class InferenceMethods:
                 size=size,
                 limit=self._message_limit,
             )
-
-
-def _size(request: pb.ModelInferRequest, outputs: list[Tensor]) -> int:
-    """Bytes of the response with raw contents, hardly more than it will have; to measure it would be to write it."""
-    tensors = sum(
-        len(one.data) + len(one.name.encode()) + DIMENSION_BYTES * len(one.shape) + TENSOR_BYTES for one in outputs
-    )
-    return len(request.id.encode()) + len(request.model_name.encode()) + tensors + ENVELOPE_BYTES
 
 
 def _revision(version: str, field: str) -> int:

@@ -44,6 +44,7 @@ recycle_memory = "512MiB"
 [batching]
 max_size = 16
 max_delay = 0.02
+batch_dimension = true
 
 [test]
 parameters = {x = [1, 2.5, "three", true]}
@@ -57,6 +58,7 @@ shape = [-1, 4]
 [[outputs]]
 name = "y"
 datatype = "INT64"
+shape = [-1]
 """
 
 
@@ -103,6 +105,7 @@ def test_without_anything_said_a_python_model_is_main_py_with_predict(tmp_path: 
         recycle_memory=0,
         max_batch_size=1,
         max_batch_delay=0.005,
+        batch_dimension=False,
         test_call=None,
     )
 
@@ -127,7 +130,7 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         unbox=True,
         tensors="numpy",
         inputs=(TensorSpec("x", "FP64", (-1, 4)),),
-        outputs=(TensorSpec("y", "INT64"),),
+        outputs=(TensorSpec("y", "INT64", (-1,)),),
         call_timeout=5.0,
         load_timeout=7.5,
         queue_size=9,
@@ -136,6 +139,7 @@ def test_modelhost_toml_may_say_everything(tmp_path: Path) -> None:
         recycle_memory=2**29,
         max_batch_size=16,
         max_batch_delay=0.02,
+        batch_dimension=True,
         test_call=TestCall('{"x":[1,2.5,"three",true]}', "6"),
     )
 
@@ -159,11 +163,12 @@ REQUESTED = ModelSettings(
     recycle_memory=2**28,
     max_batch_size=2,
     max_batch_delay=0.0,
+    batch_dimension=False,
     test_call=TestCall("[]", "[]"),
     secret_env={"PASSWORD": "v1:sealed"},
     tensors="lists",
-    inputs=(TensorSpec("z", "BYTES", (1,)),),
-    outputs=(TensorSpec("z", "BYTES", (1,)),),
+    inputs=(TensorSpec("z", "BYTES", (-1, 1)),),
+    outputs=(TensorSpec("z", "BYTES", (-1, 1)),),
 )
 
 
@@ -276,6 +281,21 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("[batching]\nmax_delay = 1.5", ["batching.max_delay", "not 1.5"]),
         ("[batching]\nmax_delay = nan", ["batching.max_delay", "not nan"]),
         ("[batching]\nmax_delay = '5ms'", ["float", "str", "batching.max_delay"]),
+        ("[batching]\nbatch_dimension = true", ["batching.batch_dimension", "declares no inputs"]),
+        (
+            "batching.batch_dimension = true\ninputs = [{name = 'x', datatype = 'FP32', shape = [-1]}]",
+            ["batching.batch_dimension", "declares no outputs"],
+        ),
+        (
+            "batching.batch_dimension = true\ninputs = [{name = 'x', datatype = 'FP32', shape = [-1]}]\n"
+            "outputs = [{name = 'y', datatype = 'FP32', shape = [1, -1]}]",
+            ["batching.batch_dimension", "outputs: tensor 'y'", "-1 for its first dimension"],
+        ),
+        (
+            "batching.batch_dimension = true\ninputs = [{name = 'x', datatype = 'FP32'}]\n"
+            "outputs = [{name = 'y', datatype = 'FP32', shape = [-1]}]",
+            ["batching.batch_dimension", "inputs: tensor 'x'"],
+        ),
         ("[batching]\nsize = 4", ["unknown field", "size", "batching"]),
         ('main_file = "../main.py"', ["main_file"]),
         ('main_file = "/etc/passwd"', ["main_file"]),

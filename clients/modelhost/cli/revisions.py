@@ -96,6 +96,7 @@ def revision_rows(revision: "api.Revision") -> list[tuple[str, Cell]]:
         ("exchanged after calls", str(limits.recycle_after_calls or "")),
         ("exchanged at", size(limits.recycle_memory_bytes) if limits.recycle_memory_bytes else ""),
         ("batches", f"of up to {batching.max_size} calls" if batching.max_size > 1 else ""),
+        ("batch dimension", "the first" if batching.batch_dimension else ""),
         ("takes", ", ".join(map(_tensor, settings.inputs))),
         ("returns", ", ".join(map(_tensor, settings.outputs))),
         ("environment", revision.environment_digest),

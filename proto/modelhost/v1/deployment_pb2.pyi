@@ -423,14 +423,19 @@ Global___ModelSettings: typing_extensions.TypeAlias = ModelSettings
 
 @typing.final
 class Batching(google.protobuf.message.Message):
-    """Batches of calls, for a model that has a function for them. What is not set has the server's default."""
+    """Batches of calls. What is not set has the server's default."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MAX_SIZE_FIELD_NUMBER: builtins.int
     MAX_DELAY_FIELD_NUMBER: builtins.int
+    BATCH_DIMENSION_FIELD_NUMBER: builtins.int
     max_size: builtins.int
     """Optional. How many calls go together at most; 1, that is no batches, by default, and at most 1,024."""
+    batch_dimension: builtins.bool
+    """Optional. Whether the first dimension of each declared input and output counts rows that know nothing of each other:
+    tensor calls then go to the model's function as one call, with the rows of all of them. False by default.
+    """
     @property
     def max_delay(self) -> google.protobuf.duration_pb2.Duration:
         """Optional. How long a call may be kept back for others that will be there in a moment; 5 ms by default, at most 1 s.
@@ -442,9 +447,11 @@ class Batching(google.protobuf.message.Message):
         *,
         max_size: builtins.int = ...,
         max_delay: google.protobuf.duration_pb2.Duration | None = ...,
+        batch_dimension: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max_delay", b"max_delay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batch_dimension", b"_batch_dimension", "batch_dimension", b"batch_dimension", "max_delay", b"max_delay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batch_dimension", b"_batch_dimension", "batch_dimension", b"batch_dimension", "max_delay", b"max_delay", "max_size", b"max_size"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_batch_dimension", b"_batch_dimension"]) -> typing.Literal["batch_dimension"] | None: ...
 
 Global___Batching: typing_extensions.TypeAlias = Batching
 

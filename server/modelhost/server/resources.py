@@ -135,6 +135,7 @@ class ModelSettings:
     test_call: TestCall | None = None
     max_batch_size: int | None = None  # calls that go to a batch function together; 1 for none
     max_batch_delay: float | None = None  # seconds that a call may be kept back for others
+    batch_dimension: bool | None = None  # the first dimension of all tensors counts rows, and calls go together by rows
     secret_env: dict[str, str] | None = None  # sealed by the vault
     tensors: str | None = None  # how Python models get them: `lists` or `numpy`
     inputs: tuple[TensorSpec, ...] | None = None

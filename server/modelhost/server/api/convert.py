@@ -139,6 +139,8 @@ def settings(value: ModelSettings) -> deployment_pb2.ModelSettings:
         message.batching.max_size = value.max_batch_size
     if value.max_batch_delay is not None:
         message.batching.max_delay.FromMicroseconds(round(value.max_batch_delay * 1e6))
+    if value.batch_dimension is not None:
+        message.batching.batch_dimension = value.batch_dimension
     if value.test_call:
         message.test_call.parameters_json = value.test_call.parameters_json
         message.test_call.expected_json = value.test_call.expected_json
@@ -172,6 +174,7 @@ def settings_from(message: deployment_pb2.ModelSettings) -> ModelSettings:
         test_call=TestCall(test.parameters_json, test.expected_json) if message.HasField("test_call") else None,
         max_batch_size=batching.max_size or None,
         max_batch_delay=batching.max_delay.ToMicroseconds() / 1e6 if batching.HasField("max_delay") else None,
+        batch_dimension=batching.batch_dimension if batching.HasField("batch_dimension") else None,
         secret_env=dict(message.secret_env) or None,
     )
 

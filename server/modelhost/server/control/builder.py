@@ -215,7 +215,7 @@ class Builder:
         try:
             for warning in loaded.warnings:
                 walk.log.say(f"warning: {warning}")
-            if (wanted.max_batch_size or 1) > 1 and not loaded.batch:
+            if (wanted.max_batch_size or 1) > 1 and not loaded.batch and not wanted.batch_dimension:
                 walk.log.say(f"warning: no batches, for the main file defines no function {wanted.function}_batch")
             if wanted.test_call:
                 await check_test_call(pool, wanted.test_call, spec.mask)

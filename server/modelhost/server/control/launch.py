@@ -69,6 +69,7 @@ def worker_spec(
         recycle_memory=settings.recycle_memory or 0,
         batch_size=settings.max_batch_size or 1,
         batch_delay=settings.max_batch_delay or 0,
+        batch_dimension=settings.batch_dimension or False,
         signature=Signature(settings.inputs or (), settings.outputs or ()),
         needs=(environment.path, environment.interpreter.path.parent.parent, *_certificates()),
     )

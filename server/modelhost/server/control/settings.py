@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from modelhost.envs import Language, default_requirements_file
-from modelhost.server.control.signatures import check_tensors
+from modelhost.server.control.signatures import check_tensors, without_batch_dimension
 from modelhost.server.errors import InvalidRequest, StepFailed
 from modelhost.server.resources import ModelSettings, TensorSpec, TestCall
 from modelhost.server.sources.paths import check_relative, shown
@@ -42,6 +42,7 @@ _DEFAULTS = ModelSettings(
     recycle_memory=0,
     max_batch_size=1,
     max_batch_delay=BATCH_DELAY_SECONDS,
+    batch_dimension=False,
     tensors="lists",
     inputs=(),
     outputs=(),
@@ -64,6 +65,7 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
 class _Batching(msgspec.Struct, forbid_unknown_fields=True):
     max_size: int | None = None
     max_delay: float | None = None
+    batch_dimension: bool | None = None
 
 
 class _Test(msgspec.Struct, forbid_unknown_fields=True):
@@ -127,6 +129,8 @@ def resolve(requested: ModelSettings, root: Path) -> ModelSettings:
     settings = _over(settings, _DEFAULTS)
     if language is Language.R and settings.tensors == "numpy":
         raise _invalid('tensors = "numpy" is for Python; R has vectors, matrices and arrays by itself')
+    if settings.batch_dimension and (problem := without_batch_dimension(settings)):
+        raise _invalid(f"batching.batch_dimension: {problem}")
     try:
         check(settings, "")
     except InvalidRequest as error:
@@ -287,6 +291,7 @@ def _read(path: Path) -> ModelSettings:
         test_call=test,
         max_batch_size=model.batching.max_size,
         max_batch_delay=model.batching.max_delay,
+        batch_dimension=model.batching.batch_dimension,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from modelhost.server.errors import InvalidRequest
-from modelhost.server.resources import TensorSpec
+from modelhost.server.resources import ModelSettings, TensorSpec
 from modelhost.server.serving.tensors import DATATYPES, MOST_DIMENSIONS, MOST_TENSORS, NAME_BYTES
 
 
@@ -20,6 +20,17 @@ def check_tensors(tensors: Sequence[TensorSpec], field: str) -> None:
         if tensor.name in seen:
             raise InvalidRequest(field, "tensor {tensor} is declared twice", tensor=repr(tensor.name))
         seen.add(tensor.name)
+
+
+def without_batch_dimension(settings: ModelSettings) -> str:
+    """Why the first dimension of a model's tensors cannot be that of a batch; empty if it can."""
+    for name, tensors in (("inputs", settings.inputs), ("outputs", settings.outputs)):
+        if not tensors:
+            return f"the model declares no {name}, of which the first dimension could count rows"
+        for tensor in tensors:
+            if not tensor.shape or tensor.shape[0] != -1:
+                return f"{name}: tensor {tensor.name!r} has to have -1 for its first dimension, which counts rows"
+    return ""
 
 
 def _problem(tensor: TensorSpec) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from modelhost.server.errors import DomainError
+from modelhost.server.errors import DomainError, PredictionFailed
 from modelhost.server.serving.alarm import Alarm
 from modelhost.server.serving.answers import call_failure, too_large
 from modelhost.server.serving.calls import Free, Queued, QueuedCall
 from modelhost.server.serving.host import WorkerSpec
 from modelhost.server.serving.link import Header, Received
+from modelhost.server.serving.stacking import Stack, rows_of, stacked, unstacked
 from modelhost.server.serving.worker import Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -24,7 +25,8 @@ SHORTEST_WAIT_SECONDS = 0.001  # timers of the loop are no finer
 PART_OF_A_RUN = 0.25  # that may be waited for others
 NEWEST_WEIGHT = 0.1  # of a run's duration in the mean
 VAIN_DOUBLINGS = 6
-ALONE = object()  # the key of a call that was in a batch which failed as a whole
+JSON = "json"  # the key of calls for a batch function; those with tensors have a `Stack`
+ALONE = "alone"  # the key of a call that goes with no other, as after a batch that failed as a whole
 NAMES_CHARACTERS = 1_000  # on each line that a batch writes to the run log
 
 # What a worker answered with: it lives on, and each call of the batch can be tried by itself.
@@ -132,7 +134,8 @@ class Batches:
         """
         calls, size = [first], first.size
         now = self._loop.time()
-        most = 1 if first.key is ALONE or not worker.loaded.batch else self._most
+        alone = first.key == ALONE or (first.key == JSON and not worker.loaded.batch)
+        most = 1 if alone else self._most
         while self._queue and len(calls) < most:
             call = self._queue[0]
             size += call.size
@@ -186,6 +189,7 @@ class Batch:
 
     def __init__(self, calls: "Sequence[QueuedCall]", batches: Batches) -> None:
         self.calls = calls
+        self._is_stack = isinstance(calls[0].key, Stack)
         self._batches = batches
 
     @property
@@ -208,6 +212,9 @@ class Batch:
         first = self.calls[0]
         if len(self.calls) == 1:
             worker.call(self, first.header, first.body, first.request_id)
+        elif self._is_stack:
+            header, body = stacked([call.header for call in self.calls], [call.body for call in self.calls])
+            worker.call(self, header, body, _names(self.calls), count=len(self.calls))
         else:
             worker.call_batch(self, [part for call in self.calls for part in call.body], _names(self.calls))
 
@@ -217,21 +224,35 @@ class Batch:
         """The worker has results."""
         if len(self.calls) == 1:
             self.calls[0].succeed(header, body)
+        elif self._is_stack:
+            self._unstack(header, body)
         else:
             self._batches.split(self.calls, header, body, self._worker)
         self._over()
+
+    def _unstack(self, header: Header, body: Received) -> None:
+        try:
+            answers = unstacked(header, body, [rows_of(call.header) for call in self.calls])
+        except PredictionFailed as error:
+            self._run_each(error)
+        else:
+            for call, answer in zip(self.calls, answers, strict=True):
+                call.succeed(*answer)
 
     def failed(self, error: BaseException) -> None:
         """The worker has none: those that it could answer by itself are each run again, which the rest fail with."""
         calls = self.calls
         if len(calls) > 1 and isinstance(error, DomainError) and error.reason in _ANSWERS:
-            text = f"the batch of {len(calls)} calls failed, and each is run by itself: {error.message}"
-            self._worker.note(text, _names(calls))
-            self._batches.put_back(calls)
+            self._run_each(error)
         else:
             for call in calls:
                 call.fail(_own(error))
         self._over()
+
+    def _run_each(self, error: DomainError) -> None:
+        text = f"the batch of {len(self.calls)} calls failed, and each is run by itself: {error.message}"
+        self._worker.note(text, _names(self.calls))
+        self._batches.put_back(self.calls)
 
     def _over(self) -> None:
         seconds = self._loop.time() - self._begun

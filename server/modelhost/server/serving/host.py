@@ -33,7 +33,8 @@ class WorkerSpec:
     that they belong to) on the output thread; `mask` takes the secrets out of all that is said, in lines and errors
     alike. Times in seconds, sizes in bytes; no `memory` is no limit. A worker that has answered `recycle_calls` calls
     or uses more than `recycle_memory` is exchanged for a fresh one; 0 is never. Up to `batch_size` calls go to a
-    model's batch function together, for which one may be kept back up to `batch_delay`. `signature` are the tensors
+    model's batch function together, for which one may be kept back up to `batch_delay`; with `batch_dimension`, tensor
+    calls go to its function as one, their rows one after the other. `signature` are the tensors
     that it declares.
     """
 
@@ -52,6 +53,7 @@ class WorkerSpec:
     recycle_memory: int = 0
     batch_size: int = 1
     batch_delay: float = 0.0
+    batch_dimension: bool = False
     signature: Signature = ANY
     shared_env: Callable[[int], Mapping[str, str]] = _none
 

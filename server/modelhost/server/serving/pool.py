@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 from modelhost.server.errors import Busy, Conflict, DomainError, NotTaken, StepFailed
 from modelhost.server.serving.alarm import NEVER, Alarm
 from modelhost.server.serving.answers import deadline_exceeded
-from modelhost.server.serving.batching import Batch, Batches
+from modelhost.server.serving.batching import ALONE, JSON, Batch, Batches
 from modelhost.server.serving.calls import Queued, QueuedCall, QueuedStream
 from modelhost.server.serving.crew import Crew, Room
 from modelhost.server.serving.debugged import Debugged
 from modelhost.server.serving.finish import finish
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Received
+from modelhost.server.serving.stacking import stack_of
 from modelhost.server.serving.stream import Stream
 from modelhost.server.serving.tensors import Signature, Tensor, TensorCall, result_tensors
 from modelhost.server.serving.worker import CALL, CAPTURED, Loaded, Worker
@@ -26,8 +27,6 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 RETRY_SHORTEST_SECONDS = 0.05
 RETRY_LONGEST_SECONDS = 30.0
 NEWEST_WEIGHT = 0.1  # of a call's duration in the mean
-
-_JSON = "json"  # the key of those that go into a batch
 
 T = TypeVar("T")
 
@@ -75,7 +74,8 @@ class Pool:
         self._waiting: deque[Queued[Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self._expiry = Alarm(self._expire)  # of calls that wait, and of those under way
-        self._batches: Batches | None = None  # where the model has a batch function, and is to have batches
+        self._joins_json = self._joins_tensors = False  # which calls go together
+        self._batches: Batches | None = None  # where any do
         self._moved = asyncio.Event()  # a worker became free or was lost
         self._mean_seconds = 0.0  # that a call takes
         self._closing = False
@@ -109,7 +109,9 @@ class Pool:
         except BaseException:
             await self.close()
             raise
-        if loaded.batch and self._spec.batch_size > 1:
+        self._joins_json = loaded.batch and self._spec.batch_size > 1
+        self._joins_tensors = self._spec.batch_dimension and self._spec.batch_size > 1
+        if self._joins_json or self._joins_tensors:
             self._batches = Batches(
                 self._spec,
                 self._waiting,
@@ -131,7 +133,7 @@ class Pool:
         Raises `PredictionFailed`, where the queue is full `Busy`, and `Conflict` where the pool is closed. A caller
         that is cancelled gives up its place in the queue; a call that already runs goes on, its answer dropped.
         """
-        key = None if self._batches is None else _JSON
+        key = JSON if self._joins_json else None
         call = QueuedCall(CALL, (parameters,), request_id, deadline=deadline, longest=self.call_timeout, key=key)
         _, body = await self._take(call)
         return body
@@ -150,7 +152,8 @@ class Pool:
         Raises `InvalidRequest` for what is not as the signature declares it, before anything is sent.
         """
         self.signature.check_call(wanted)
-        call = QueuedCall(wanted.header, wanted.body, request_id, deadline=deadline, longest=self.call_timeout)
+        key = (stack_of(wanted) or ALONE) if self._joins_tensors else None
+        call = QueuedCall(wanted.header, wanted.body, request_id, deadline=deadline, longest=self.call_timeout, key=key)
         header, body = await self._take(call)
         outputs = result_tensors(header, body)
         self.signature.check_result(outputs, wanted.outputs)

@@ -3,7 +3,8 @@
 Of BYTES each element has its length in 4 bytes before it. Nothing here knows of the API's messages.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final
@@ -25,6 +26,9 @@ DATATYPES: Final = (*ELEMENT_BYTES, "BYTES")
 MOST_TENSORS: Final = 100  # of a call, and as many requested outputs: a header of the link has 1 MiB at most
 MOST_DIMENSIONS: Final = 32  # as many as NumPy before 2.0 has
 NAME_BYTES: Final = 200
+
+LENGTH_BYTES: Final = 4  # before each element of BYTES
+_LENGTH = struct.Struct("<I")
 
 Parameter = bool | int | float | str | None
 
@@ -110,6 +114,19 @@ class Signature:
 
 
 ANY: Final = Signature()
+
+
+def elements(data: Part) -> Iterator[Part]:
+    """The elements of BYTES. Raises `ValueError` if the last is not whole."""
+    start = 0
+    while start < len(data):
+        if start + LENGTH_BYTES > len(data):
+            raise ValueError
+        (size,) = _LENGTH.unpack_from(data, start)
+        start += LENGTH_BYTES + size
+        if start > len(data):
+            raise ValueError
+        yield data[start - size : start]
 
 
 def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:

@@ -167,14 +167,21 @@ class Worker:
         return Loaded(str(hello.get("version")), bool(header.get("batch")), warnings, features)
 
     def call(
-        self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "", *, capture: bool = False
+        self,
+        asker: Asker,
+        header: Header,
+        body: Sequence[Part],
+        request_id: str = "",
+        *,
+        capture: bool = False,
+        count: int = 1,
     ) -> None:
-        """Send a call; what comes of it, the asker is told.
+        """Send a call, or `count` calls that are one for the model; what comes of it, the asker is told.
 
         What is written meanwhile belongs to `request_id`. With `capture`, which the header says too, the answer has it,
         and a call that failed in the model has an answer, too.
         """
-        self._begin_calls(1, request_id, capture=capture)
+        self._begin_calls(count, request_id, capture=capture)
         self._ask(asker, header, CALL_ANSWERS, *body)
         self._late.set(self._loop.time() + self._spec.call_timeout)
 

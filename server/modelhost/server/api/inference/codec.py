@@ -8,7 +8,7 @@ import math
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -25,6 +25,7 @@ from modelhost.server.serving.tensors import (
     Parameter,
     Tensor,
     TensorCall,
+    elements,
     invalid,
 )
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -171,9 +172,9 @@ def _size_problem(tensor: pb.ModelInferRequest.InferInputTensor, data: Part) -> 
         return "" if len(data) == wanted else f"its raw contents have {len(data)} bytes; {shown} has {wanted}"
     found = 0
     try:
-        for _ in _elements(data):
+        for _ in elements(data):
             found += 1
-    except struct.error:
+    except ValueError:
         return "its raw contents end within an element: each must have its length in 4 bytes before it"
     return "" if found == count else f"its raw contents have {found} elements; {shown} has {count}"
 
@@ -201,7 +202,7 @@ def _packed(tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> bytes:
 def _unpacked(tensor: Tensor, code: str) -> Any:
     """The elements of raw contents."""
     if not code:
-        return map(bytes, _elements(tensor.data))
+        return map(bytes, elements(tensor.data))
     values = array(code)
     values.frombytes(tensor.data)
     return map(bool, values) if tensor.datatype == "BOOL" else _little_endian(values)
@@ -211,17 +212,6 @@ def _little_endian(values: "array[Any]") -> "array[Any]":
     if sys.byteorder == "big":
         values.byteswap()
     return values
-
-
-def _elements(data: Part) -> Iterator[Part]:
-    """The elements of raw BYTES. Raises `struct.error` if the last is not whole."""
-    start = 0
-    while start < len(data):
-        (size,) = _LENGTH.unpack_from(data, start)
-        start += _LENGTH.size + size
-        if start > len(data):
-            raise struct.error
-        yield data[start - size : start]
 
 
 def _parameters(request: pb.ModelInferRequest) -> dict[str, Parameter]:

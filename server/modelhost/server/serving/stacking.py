@@ -1,0 +1,101 @@
+"""Tensor calls as one: the rows of their tensors one after the other, and the rows of the outputs cut apart again.
+
+It is for models that say that the first dimension of all their tensors counts rows which know nothing of each other
+(`batch_dimension`). As rows lie one after the other in memory, nothing is computed here.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+from modelhost.server.errors import PredictionFailed
+from modelhost.server.serving.link import Header, Part, Received
+from modelhost.server.serving.tensors import LENGTH_BYTES, Tensor, TensorCall, elements, result_tensors
+from modelhost.v1.error_reason_pb2 import ErrorReason
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What tensor calls that go together have in common: all but the number of rows, and the elements."""
+
+    tensors: Hashable
+    parameters: Hashable
+    outputs: Hashable
+
+
+def stack_of(call: TensorCall) -> Stack | None:
+    """Which calls a call can go with; None if with no other, for its tensors do not have the same number of rows."""
+    shapes = [one.shape for one in call.tensors]
+    if not shapes or any(not shape or shape[0] != shapes[0][0] for shape in shapes) or not shapes[0][0]:
+        return None
+    return Stack(
+        tuple((one.name, one.datatype, one.shape[1:]) for one in call.tensors),
+        tuple(sorted((name, type(value).__name__, value) for name, value in call.parameters.items())),
+        tuple(call.outputs),
+    )
+
+
+def rows_of(header: Header) -> int:
+    """How many rows a call has that can go with others."""
+    return int(header["tensors"][0]["shape"][0])
+
+
+def stacked(headers: Sequence[Header], bodies: Sequence[Sequence[Part]]) -> tuple[Header, list[Part]]:
+    """Calls of one stack as one call."""
+    rows = sum(map(rows_of, headers))
+    tensors: list[Header] = []
+    body: list[Part] = []
+    for one, parts in zip(headers[0]["tensors"], zip(*bodies, strict=True), strict=True):
+        size = sum(map(len, parts))
+        tensors.append({**one, "shape": (rows, *one["shape"][1:]), "size": size})
+        body += parts
+    return {**headers[0], "tensors": tensors}, body
+
+
+def unstacked(header: Header, body: Received, rows: Sequence[int]) -> Iterator[tuple[Header, Received]]:
+    """The answer to a stack as answers to its calls, which have so many rows each.
+
+    Raises `PredictionFailed`, before the first, where an output has another number of rows than all calls together, or
+    none at all.
+    """
+    outputs = result_tensors(header, body)
+    for one in outputs:
+        if not one.shape or one.shape[0] != sum(rows):
+            raise _unlike(one, f"its shape is {list(one.shape)}, but its calls have {sum(rows)} rows together")
+    cuts = [_cuts(one, rows) for one in outputs]
+    return (_answer(outputs, cuts, number, count) for number, count in enumerate(rows))
+
+
+def _cuts(output: Tensor, rows: Sequence[int]) -> list[int]:
+    """Where the bytes of each call begin in an output, and where the last ones end."""
+    row = prod(output.shape[1:])
+    ends = [row * end for end in accumulate(rows, initial=0)]  # in elements
+    if output.datatype == "BYTES":
+        try:
+            of_elements = [0, *accumulate(LENGTH_BYTES + len(each) for each in elements(output.data))]
+            return [of_elements[end] for end in ends]
+        except (IndexError, ValueError):
+            raise _unlike(output, "it has fewer elements than its shape says") from None
+    size = len(output.data) // (ends[-1] or 1)
+    return [size * end for end in ends]
+
+
+def _answer(
+    outputs: Sequence[Tensor], cuts: Sequence[Sequence[int]], number: int, rows: int
+) -> tuple[Header, Received]:
+    parts = [one.data[cut[number] : cut[number + 1]] for one, cut in zip(outputs, cuts, strict=True)]
+    tensors = [
+        {"name": one.name, "datatype": one.datatype, "shape": (rows, *one.shape[1:]), "size": len(part)}
+        for one, part in zip(outputs, parts, strict=True)
+    ]
+    return {"tensors": tensors}, b"".join(parts)
+
+
+def _unlike(output: Tensor, problem: str) -> PredictionFailed:
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
+        "the output {tensor} cannot be cut into those of single calls: {problem}",
+        tensor=output.name,
+        problem=problem,
+    )

@@ -1,0 +1,95 @@
+"""Rows of several calls in one, and back: nothing is lost, nothing is mixed up."""
+
+import random
+import struct
+from math import prod
+
+import pytest
+
+from modelhost.server.errors import PredictionFailed
+from modelhost.server.serving.link import Header
+from modelhost.server.serving.stacking import rows_of, stack_of, stacked, unstacked
+from modelhost.server.serving.tensors import ELEMENT_BYTES, Tensor, TensorCall, result_tensors
+
+DATATYPES = [*ELEMENT_BYTES, "BYTES"]
+
+
+def tensor(name: str, datatype: str, shape: tuple[int, ...], chance: random.Random) -> Tensor:
+    count = prod(shape)
+    if datatype == "BYTES":
+        texts = [chance.randbytes(chance.randrange(20)) for _ in range(count)]
+        data = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    else:
+        data = chance.randbytes(count * ELEMENT_BYTES[datatype])
+    return Tensor(name, datatype, shape, data)
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+@pytest.mark.parametrize("further", [(), (3,), (2, 2), (0,)])
+def test_what_a_model_gives_back_as_it_came_each_caller_has_as_it_was_sent(
+    datatype: str, further: tuple[int, ...]
+) -> None:
+    chance = random.Random(f"{datatype}{further}")
+    calls = [
+        TensorCall(
+            [tensor("x", datatype, (rows, *further), chance), tensor("n", "INT16", (rows,), chance)], {"p": 1}, ("n",)
+        )
+        for rows in (1, 3, 2)
+    ]
+    assert len({stack_of(call) for call in calls}) == 1
+
+    header, body = stacked([call.header for call in calls], [call.body for call in calls])
+
+    assert header["type"] == "call"
+    assert (header["parameters"], header["outputs"]) == ({"p": 1}, ("n",))
+    assert [one["shape"] for one in header["tensors"]] == [(6, *further), (6,)]
+    answers = list(unstacked(header, b"".join(body), [rows_of(call.header) for call in calls]))
+    assert [result_tensors(*answer) for answer in answers] == [list(call.tensors) for call in calls]
+
+
+def test_calls_that_differ_in_anything_but_their_rows_are_not_of_one_stack() -> None:
+    chance = random.Random(1)
+    x, y = tensor("x", "FP32", (2, 3), chance), tensor("y", "FP32", (2,), chance)
+    others = [
+        TensorCall([x, y], {}, ()),
+        TensorCall([y, x], {}, ()),
+        TensorCall([x], {}, ()),
+        TensorCall([tensor("x", "FP64", (2, 3), chance), y], {}, ()),
+        TensorCall([tensor("x", "FP32", (2, 4), chance), y], {}, ()),
+        TensorCall([tensor("z", "FP32", (2, 3), chance), y], {}, ()),
+        TensorCall([x, y], {"a": 1}, ()),
+        TensorCall([x, y], {"a": True}, ()),
+        TensorCall([x, y], {"a": 1.0}, ()),
+        TensorCall([x, y], {"a": None}, ()),
+        TensorCall([x, y], {}, ("s",)),
+    ]
+    assert len({stack_of(call) for call in others}) == len(others)
+
+
+@pytest.mark.parametrize("shapes", [[], [()], [(0, 2)], [(2,), (3,)], [(2,), ()]])
+def test_a_call_without_a_number_of_rows_is_of_no_stack(shapes: list[tuple[int, ...]]) -> None:
+    chance = random.Random(1)
+    tensors = [tensor(f"x{number}", "INT8", shape, chance) for number, shape in enumerate(shapes)]
+    assert stack_of(TensorCall(tensors, {}, ())) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "datatype", "data"),
+    [
+        ((2,), "INT8", b"ab"),
+        ((4,), "INT8", b"abcd"),
+        ((), "INT8", b"a"),
+        ((3,), "BYTES", b"\1\0\0\0a"),
+        ((3,), "BYTES", b"\1\0\0\0a\1\0\0\0b\\9\0\0\0c"),
+    ],
+)
+def test_outputs_of_another_number_of_rows_cannot_be_cut(shape: tuple[int, ...], datatype: str, data: bytes) -> None:
+    header: Header = {"tensors": [{"name": "y", "datatype": datatype, "shape": shape, "size": len(data)}]}
+
+    with pytest.raises(PredictionFailed, match="the output y cannot be cut into those of single calls"):
+        unstacked(header, data, [1, 2])
+
+
+def test_an_answer_without_tensors_cannot_be_cut() -> None:
+    with pytest.raises(PredictionFailed):
+        unstacked({"type": "result"}, b"1", [1, 2])

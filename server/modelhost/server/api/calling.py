@@ -15,6 +15,8 @@ from modelhost.server.serving.router import Router, Service
 
 T = TypeVar("T")
 
+_NAMES = {code: code.name for code in Code}  # an enum makes a name anew each time
+
 
 class ModelCalls:
     """Lets calls of models in, and has each made with the pool that answers for its service."""
@@ -73,9 +75,9 @@ def observer(
     """
 
     def observe(call: Call, code: Code, reason: str, seconds: float, sent: int) -> None:
-        service = call.service
-        of_services(service, code.name, reason, seconds)
+        service, name = call.service, _NAMES[code]
+        of_services(service, name, reason, seconds)
         if service is not None:
-            of_callers(service.service_id, call.caller.name, code.name, seconds, call.size, sent)
+            of_callers(service.service_id, call.caller.name, name, seconds, call.size, sent)
 
     return observe

@@ -12,17 +12,17 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from modelhost.server.errors import NotFound
+from modelhost.server.observing.calls import LABELS, CallCounts
 from modelhost.server.resources import DeploymentState
 from modelhost.server.serving.pool import PoolStatus
 from modelhost.server.serving.router import Router, Service
 
 # Upper bounds in seconds.
-CALL_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BUILD_BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # calls
 LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-MODEL: Final = ("service", "deployment")
+MODEL: Final = LABELS
 
 
 class Metrics:
@@ -31,16 +31,8 @@ class Metrics:
     def __init__(self, router: Router, version: str) -> None:
         self._router = router
         self._registry = registry = CollectorRegistry()
-        self._calls = Counter(
-            "modelhost_calls", "Calls of models, by how they ended.", (*MODEL, "code", "reason"), registry=registry
-        )
-        self._call_seconds = Histogram(
-            "modelhost_call_duration_seconds",
-            "From a request's arrival to its answer, time in the queue included.",
-            (*MODEL, "outcome"),
-            buckets=CALL_BUCKETS,
-            registry=registry,
-        )
+        self._calls = CallCounts()
+        registry.register(self._calls)
         self._restarts = Counter(
             "modelhost_worker_restarts", "Workers that ended and are replaced.", (*MODEL, "cause"), registry=registry
         )
@@ -68,8 +60,6 @@ class Metrics:
         build.labels(version).set(1)
         registry.register(_Observed(router))
         ProcessCollector(registry=registry)
-        # Finding a labelled child costs more than counting with it, so those of calls are kept at hand.
-        self._of_calls: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
         self._of_restarts: set[tuple[str, str, str]] = set()
         self._of_batches: dict[tuple[str, str], Histogram] = {}
         router.on_removal(self._forget)
@@ -77,16 +67,7 @@ class Metrics:
     def call_ended(self, service: Service | None, code: str, reason: str, seconds: float) -> None:
         """A call has its answer, or its caller went away. `service` is None where the caller named none that is."""
         service_id, deployment_id = (service.service_id, service.deployment_id) if service else ("", "")
-        key = (service_id, deployment_id, code, reason)
-        found = self._of_calls.get(key)
-        if found is None:
-            outcome = "error" if reason or code != "OK" else "ok"
-            found = self._of_calls[key] = (
-                self._calls.labels(*key),
-                self._call_seconds.labels(service_id, deployment_id, outcome),
-            )
-        found[0].inc()
-        found[1].observe(seconds)
+        self._calls.ended(service_id, deployment_id, code, reason, seconds)
 
     def worker_lost(self, deployment_id: str, cause: str) -> None:
         """A worker ended that was to live on: "exit", "signal", "memory", "timeout", "link", "recycled" …"""
@@ -125,11 +106,7 @@ class Metrics:
     def _forget(self, service: Service) -> None:
         """Drop what was counted of a service that is no more."""
         model = (service.service_id, service.deployment_id)
-        for key in [key for key in self._of_calls if key[:2] == model]:
-            del self._of_calls[key]
-            self._calls.remove(*key)
-        for outcome in ("ok", "error"):
-            self._call_seconds.remove(*model, outcome)
+        self._calls.forget(model)
         for lost in [key for key in self._of_restarts if key[:2] == model]:
             self._of_restarts.discard(lost)
             self._restarts.remove(*lost)

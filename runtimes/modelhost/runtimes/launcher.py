@@ -1,12 +1,12 @@
 """Turns itself into a worker: prepares the process from within, step by step, then executes the worker's program.
 
-    python -I -S launcher.py parent=PID link=FD open_files=N [tag=N] [nice=N] [uid=N processes=N]
+    LAUNCH parent=PID link=FD open_files=N [tag=N] [nice=N] [uid=N processes=N]
         [cover=DIRECTORY ... keep=PATH ...] [read=PATH ... write=PATH ...] -- PROGRAM [ARGUMENT ...]
 
-PROGRAM is a path; it inherits the environment, the working directory, descriptors 0, 1, 2 and FD. The server starts
-this with Popen and no `preexec_fn`, which would run Python in a fork of a process with threads. If a step fails the
-exit code is 72 and one line on stderr names the step. Every worker starts through here, so imports are counted in
-milliseconds.
+LAUNCH is `modelhost.runtimes.LAUNCH`, which calls `main`. PROGRAM is a path; it inherits the environment, the working
+directory, descriptors 0, 1, 2 and FD. The server starts this with Popen and no `preexec_fn`, which would run Python in
+a fork of a process with threads. If a step fails the exit code is 72 and one line on stderr names the step. Every
+worker starts through here, so imports are counted in milliseconds.
 """
 
 import _signal as signal  # `signal` proper loads enum: 5 ms
@@ -271,7 +271,3 @@ def _check(returned: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return returned
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,8 +1,10 @@
 """From a commit to a prediction, and on: start, stop, update, fail, delete."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from modelhost.client import ModelHostError
@@ -70,6 +72,25 @@ def test_a_stopped_deployment_keeps_its_service_id_and_starts_again(
     assert caught.value.reason == "SERVICE_NOT_RUNNING"
     again = server.start(name)
     assert again.service == service
+    assert server.predict(name, [1]) == {"sum": 1}
+
+
+def test_to_start_a_revision_again_changes_nothing_of_it(
+    server: RunningServer, repo: Repo, source: str, name: str
+) -> None:
+    repo.commit({"main.py": PYTHON})
+    server.deploy(name, source)
+    server.client.admin.StopDeployment(deployment_pb2.StopDeploymentRequest(name=name))
+    server.wait(name, Deployment.STATE_STOPPED)
+
+    with closing(apsw.Connection(str(server.state_dir / "modelhost.db"))) as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON revisions BEGIN SELECT RAISE(ABORT, 'a revision is changed'); END"
+        )
+        try:
+            assert server.start(name).state == Deployment.STATE_RUNNING
+        finally:
+            database.execute("DROP TRIGGER refuse")
     assert server.predict(name, [1]) == {"sum": 1}
 
 

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from modelhost.runtimes import LAUNCHER, PYTHON_WORKER
+from modelhost.runtimes import LAUNCH, LAUNCHER, PYTHON_WORKER
 from tests.runtimes.link import WorkerProcess
 
 IS_ROOT = os.geteuid() == 0
 UID = 320_000
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give the program another user")
-
-LAUNCH = [sys.executable, "-I", "-S", str(LAUNCHER)]
 
 
 @pytest.fixture

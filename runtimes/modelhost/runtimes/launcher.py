@@ -1,12 +1,12 @@
 """Turns itself into a worker: prepares the process from within, step by step, then executes the worker's program.
 
-    python -I -S launcher.py parent=PID link=FD open_files=N [tag=N] [nice=N] [uid=N processes=N]
+    LAUNCH parent=PID link=FD open_files=N [tag=N] [nice=N] [uid=N processes=N]
         [cover=DIRECTORY ... keep=PATH ...] [read=PATH ... write=PATH ...] -- PROGRAM [ARGUMENT ...]
 
-PROGRAM is a path; it inherits the environment, the working directory, descriptors 0, 1, 2 and FD. The server starts
-this with Popen and no `preexec_fn`, which would run Python in a fork of a process with threads. If a step fails the
-exit code is 72 and one line on stderr names the step. Every worker starts through here, so imports are counted in
-milliseconds.
+LAUNCH is `modelhost.runtimes.LAUNCH`, which calls `main`. PROGRAM is a path; it inherits the environment, the working
+directory, descriptors 0, 1, 2 and FD. The server starts this with Popen and no `preexec_fn`, which would run Python in
+a fork of a process with threads. If a step fails the exit code is 72 and one line on stderr names the step. Every
+worker starts through here, so imports are counted in milliseconds.
 """
 
 import _signal as signal  # `signal` proper loads enum: 5 ms
@@ -35,6 +35,8 @@ _RLIMIT_LOCKS = 10  # of every architecture; Python has no name for it
 
 _EXIT_FAILED = 72
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
 Spec = dict[str, list[str]]
 
 
@@ -46,7 +48,7 @@ def own_view(spec: Spec) -> None:
     if "cover" not in spec:
         return
     here = os.getcwd()
-    if _libc().unshare(_CLONE_NEWNS):
+    if _LIBC.unshare(_CLONE_NEWNS):
         closed = ", ".join(spec["cover"])
         raise PermissionError(f"others may not enter {closed}, and to cover that the server needs CAP_SYS_ADMIN")
     _mount("none", "/", "", _MS_REC | _MS_SLAVE)
@@ -87,14 +89,14 @@ def identity(spec: Spec) -> None:
 def no_way_to_power(_: Spec) -> None:
     """Nothing that is executed gets a capability. As the server's user: another one may not take them away."""
     for capability in range(_MOST_CAPABILITIES):
-        if _libc().prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))):
+        if _LIBC.prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))):
             break  # beyond the last that the kernel knows; or a server without CAP_SETPCAP, to which all are refused
 
 
 def no_power(_: Spec) -> None:
     """None of the server's capabilities: also where it is root and stays so."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    _check(_libc().capset(header, (ctypes.c_uint32 * 6)()))
+    _check(_LIBC.capset(header, (ctypes.c_uint32 * 6)()))
 
 
 def no_new_privileges(_: Spec) -> None:
@@ -249,19 +251,19 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     words = [os.fsencode(word) for word in (source, target, kind)]
-    if _libc().mount(*words, ctypes.c_ulong(flags), os.fsencode(options)):
+    if _LIBC.mount(*words, ctypes.c_ulong(flags), os.fsencode(options)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), target)
 
 
 def _prctl(option: int, value: int) -> None:
-    _check(_libc().prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))))
+    _check(_LIBC.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))))
 
 
 def _syscall(number: int, *arguments: object) -> int:
     """A system call whose arguments are numbers and pointers."""
     words = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
-    return _check(_libc().syscall(ctypes.c_long(number), *words))
+    return _check(_LIBC.syscall(ctypes.c_long(number), *words))
 
 
 def _check(returned: int) -> int:
@@ -269,11 +271,3 @@ def _check(returned: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return returned
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -291,6 +291,24 @@ def test_a_user_with_a_process_is_not_given_to_a_worker(tmp_path: Path) -> None:
         left_over.kill()
 
 
+@needs_root
+@pytest.mark.parametrize("sandbox", ["every user has a process", "nothing is said"])
+def test_a_kernel_that_does_not_tell_whose_processes_there_are_is_no_hindrance(
+    sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getpriority(which: int, who: int) -> int:
+        if sandbox == "nothing is said":
+            raise OSError(errno.EINVAL, "")
+        return 0
+
+    monkeypatch.setattr(os, "getpriority", getpriority)
+
+    assert not is_owner(UIDS[24])
+    with subprocess.Popen(["/bin/sleep", "600"], user=UIDS[24], env={}, start_new_session=True) as left_over:
+        assert is_owner(UIDS[24])
+        left_over.kill()
+
+
 @pytest.mark.parametrize("way", ["users"], indirect=True)
 async def test_a_user_is_given_back_though_clearing_away_does_not_succeed_at_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch

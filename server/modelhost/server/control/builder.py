@@ -185,13 +185,16 @@ class Builder:
             return self._environments.build(specs[0], snapshot.root, job, lock.packages if lock else ())
 
         environment = await self._in_thread(walk, build)
-        await self._save(
-            walk,
-            also=lambda tx: locks.insert(tx, locked.lock_of(environment)),
-            environment=environment.spec_digest,
-            environment_digest=environment.digest,
-            runtime_version=environment.interpreter.version,
-        )
+        revision = walk.revision
+        found = environment.spec_digest, environment.digest, environment.interpreter.version
+        if lock is None or found != (revision.environment, revision.environment_digest, revision.runtime_version):
+            await self._save(
+                walk,
+                also=lambda tx: locks.insert(tx, locked.lock_of(environment)),
+                environment=environment.spec_digest,
+                environment_digest=environment.digest,
+                runtime_version=environment.interpreter.version,
+            )
         walk.log.say(f"environment {environment.digest[:12]} with {len(environment.lock)} packages")
         return environment
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelhost.envs.files import remove_tree
-from modelhost.runtimes import LAUNCHER
+from modelhost.runtimes import LAUNCH
 from modelhost.server.errors import StepFailed
 from modelhost.server.serving.confinement import Confinement, LandlockOnly, OwnUsers, Unconfined
 from modelhost.server.serving.uids import Uids
@@ -105,7 +105,7 @@ def _try(way: Confinement, directory: Path, secrets: Sequence[Path]) -> tuple[st
             python = [sys.executable, "-I", "-S"]
             words = [f"parent={os.getpid()}", "link=1", "open_files=64", *confined.words]
             trial = subprocess.run(
-                [*python, str(LAUNCHER), *words, "--", *python, "-c", _TRIAL, str(os.getpid()), *map(str, secrets)],
+                [*LAUNCH, *words, "--", *python, "-c", _TRIAL, str(os.getpid()), *map(str, secrets)],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

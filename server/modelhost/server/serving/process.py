@@ -11,14 +11,13 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 from modelhost.envs.process import end_group
-from modelhost.runtimes import LAUNCHER
+from modelhost.runtimes import LAUNCH
 from modelhost.server.serving.finish import finish
 
 OPEN_FILES = 4096  # a worker's
@@ -116,7 +115,7 @@ class Spawner:
         started = asyncio.wrap_future(
             self._thread.submit(
                 subprocess.Popen,
-                [sys.executable, "-I", "-S", str(LAUNCHER), *prepare, "--", *argv],
+                [*LAUNCH, *prepare, "--", *argv],
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,

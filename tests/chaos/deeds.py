@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from tests.chaos.callers import DEADLINE_SECONDS, LONGEST_SECONDS, Call, Judge, cancel_under_way
+from tests.chaos.callers import DEADLINE_SECONDS, LONGEST_SECONDS, cancel_under_way
 from tests.chaos.causes import DIED, OF_POISONS, Cause, Causes, Kind
 from tests.chaos.host import Host
 from tests.chaos.journal import INTERRUPTED, Deployment, Journal
+from tests.chaos.judge import Call, Judge
 from tests.chaos.models import CHECKED, MODELS, parameters
 from tests.chaos.plan import Deed
 from tests.chaos.tally import Tally

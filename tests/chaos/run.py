@@ -11,11 +11,12 @@ from pathlib import Path
 
 from modelhost.client import ModelHostError
 from modelhost.v1 import data_source_pb2, deployment_pb2, runtime_pb2
-from tests.chaos.callers import DEADLINE_SECONDS, HUNG_SECONDS, LONGEST_SECONDS, Call, Caller, Judge
+from tests.chaos.callers import DEADLINE_SECONDS, LONGEST_SECONDS, Caller, PlainCaller
 from tests.chaos.causes import ANSWER, Causes, Kind
 from tests.chaos.deeds import Deeds
 from tests.chaos.host import VARIABLE, Host
 from tests.chaos.journal import Deployment, Journal
+from tests.chaos.judge import HUNG_SECONDS, Call, Judge
 from tests.chaos.models import ABUSED, CALL_TIMEOUT_SECONDS, CHECKED, MODELS, Model, parameters
 from tests.chaos.plan import plan
 from tests.chaos.tally import Tally
@@ -148,7 +149,9 @@ class Run:
     def _callers(self) -> list[Caller]:
         names = [model.name for model in CHECKED for _ in range(CALLERS)] + [model.name for model in ABUSED]
         clients = (self.host.client(), self.host.client(None))
-        return [Caller(number, name, self._judge, clients, self.tally.seed) for number, name in enumerate(names, 1)]
+        return [
+            PlainCaller(number, name, self._judge, self.tally.seed, clients) for number, name in enumerate(names, 1)
+        ]
 
     def _watch(self) -> None:
         told = time.monotonic()

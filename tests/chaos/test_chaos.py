@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from modelhost.client import Client, Prediction
-from tests.chaos.callers import Call, Judge
 from tests.chaos.causes import DIED, NOT_RUNNING, OF_POISONS, OVERRAN, Cause, Causes, Kind
 from tests.chaos.journal import Journal
+from tests.chaos.judge import Call, Judge
 from tests.chaos.models import MODELS, fault_of
 from tests.chaos.plan import DECK, plan
 from tests.chaos.run import Run, fault_in

@@ -60,6 +60,7 @@ class Judge:
 
     def answered(self, call: Call, prediction: Prediction) -> None:
         """An answer has come."""
+        self.tally.answered()
         fault = fault_of(call.sent, prediction.result)
         fault = fault or self.fault_of_revision(call, prediction.revision, prediction.result["constant"])
         if fault:
@@ -69,12 +70,10 @@ class Judge:
 
     def wrong(self, call: Call, fault: str) -> None:
         """What came is not what should have."""
-        self.tally.answered()
         self.tally.wrong.append(self._in_words(call, fault))
 
     def right(self, call: Call, pid: int) -> None:
         """What came, from that worker, is what should have; 0 if nothing came, and nothing was waited for."""
-        self.tally.answered()
         if ANSWER not in call.allowed:
             self.tally.unexpected.append(self._in_words(call, f"an answer came, not {call.allowed}"))
         if pid:

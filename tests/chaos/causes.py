@@ -21,6 +21,7 @@ RAISED: Outcome = ("UNKNOWN", "MODEL_RAISED")
 DIED: Outcome = ("INTERNAL", "WORKER_DIED")
 NOT_RUNNING: Outcome = ("FAILED_PRECONDITION", "SERVICE_NOT_RUNNING")
 OVERRAN: Outcome = ("DEADLINE_EXCEEDED", "MODEL_TIMED_OUT")
+TOO_SLOW: Outcome = ("DEADLINE_EXCEEDED", "CALLER_TOO_SLOW")
 
 
 class Kind(Enum):
@@ -51,6 +52,7 @@ OF_POISONS: dict[str, set[Outcome]] = {
     "raise": {RAISED},
     "leave": {ANSWER},
     "fall in R": {RAISED},
+    "idle": {TOO_SLOW},
 }
 
 

@@ -9,19 +9,23 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from tests.chaos.callers import DEADLINE_SECONDS, LONGEST_SECONDS, Call, Judge, cancel_under_way
-from tests.chaos.causes import DIED, OF_POISONS, Cause, Causes, Kind
+from modelhost.v1.predict_pb2_grpc import PredictStub
+from tests.chaos.callers import DEADLINE_SECONDS, LONGEST_SECONDS, cancel_under_way
+from tests.chaos.causes import DIED, OF_POISONS, Cause, Causes, Kind, Outcome
 from tests.chaos.host import Host
 from tests.chaos.journal import INTERRUPTED, Deployment, Journal
+from tests.chaos.judge import Call, Judge
 from tests.chaos.models import CHECKED, MODELS, parameters
 from tests.chaos.plan import Deed
+from tests.chaos.streams import IDLE_SECONDS, LARGE_BYTES, MANY, Reading, Stream
 from tests.chaos.tally import Tally
 from tests.git_repos import Repo
 
 MOST_WORKERS = 3
 CANCELS = 5
+POISONED_ITEMS = 40
 LONGEST_REST_SECONDS = 12.0
-HARMLESS = ("raise", "quit", "leave")  # poisons that cost nobody else anything
+HARMLESS = ("raise", "raise in a stream", "quit", "leave")  # poisons that cost nobody else anything
 START_AGAIN_SECONDS = 15.0  # in which a deployment that is being stopped has stopped
 _DEADLY = (Kind.KILLED, Kind.FROZEN)
 
@@ -53,12 +57,14 @@ class Deeds:
         self.chance = random.Random(tally.seed)
         self._client = host.client()
         self._patient = host.client(None)
+        self._narrow = PredictStub(host.narrow_calls())
         self._threads: list[threading.Thread] = []
         self._deeds = {
             "kill worker": self.kill_worker,
             "freeze worker": self.freeze_worker,
             "grow": self.grow,
             "poison": self.poison,
+            "poison stream": self.poison_stream,
             "update": self.update,
             "roll back": self.roll_back,
             "stop": self.stop,
@@ -149,9 +155,6 @@ class Deeds:
         self._poison(deed.target, deed.poison)
 
     def _poison(self, name: str, poison: str) -> None:
-        over = threading.Event()
-        if poison not in HARMLESS:
-            self._causes.open(Cause(Kind.POISONED, name, over.is_set))
         in_r = MODELS[name].language == "r" and poison == "fall"
         call = Call(
             name,
@@ -159,10 +162,28 @@ class Deeds:
             time.monotonic() + LONGEST_SECONDS,
             OF_POISONS["fall in R" if in_r else poison],
         )
+        self._give(call, poison, lambda: self._judge.call(self._patient, call, None))
+
+    def poison_stream(self, deed: Deed) -> None:
+        """Open a stream whose model does that in its midst, or whose caller takes no more items."""
+        what: dict[str, object] = {"items": MANY, "size": LARGE_BYTES}
+        reading = Reading(after_first=IDLE_SECONDS)
+        if deed.poison != "idle":
+            what = {"items": POISONED_ITEMS, "size": 10, "at": int(deed.chance * POISONED_ITEMS), "do": deed.poison}
+            reading = Reading()
+        end = time.monotonic() + LONGEST_SECONDS + reading.after_first
+        call = Call(deed.target, self._parameters(**what), end, OF_POISONS[deed.poison])
+        self._give(call, f"{deed.poison} in a stream", Stream(self._judge, self._narrow, call, reading, None).read)
+
+    def _give(self, call: Call, poison: str, make: Callable[[], Outcome]) -> None:
+        name = call.deployment
+        over = threading.Event()
+        if poison not in HARMLESS:
+            self._causes.open(Cause(Kind.POISONED, name, over.is_set))
         self._deadly_calls[name] += DIED in call.allowed
 
         def run() -> None:
-            outcome = self._judge.call(self._patient, call, None)
+            outcome = make()
             over.set()
             self._say(f"  {poison} of {name} ended with {' '.join(outcome).strip() or 'an answer'}")
 

@@ -6,8 +6,13 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
+
+import grpc
 
 from modelhost.client import Client
+from modelhost.client.client import DEFAULT_MAX_MESSAGE_BYTES
+from modelhost.client.transport import Calls, endpoint
 from tests.checks import leftovers
 from tests.e2e.daemon import Daemon, Process, alive, all_processes, processes_of
 
@@ -64,6 +69,25 @@ class Host:
     def client(self, timeout: float | None = CALL_SECONDS) -> Client:
         """A new client, good for all its lives."""
         return Client(self.address, self._daemon.token, timeout=timeout)
+
+    def narrow_calls(self) -> grpc.Channel:
+        """For stubs whose callers hold the server up if they do not read: gRPC sends them no more than 64 KiB ahead."""
+        return self._calls(("grpc.http2.bdp_probe", 0))
+
+    def calls(self) -> grpc.Channel:
+        """For calls of methods that `client` has no stubs of."""
+        return self._calls()
+
+    def _calls(self, *options: tuple[str, int | str]) -> grpc.Channel:
+        to = endpoint(
+            self.address,
+            root_certificates=None,
+            client_certificate=None,
+            server_name="",
+            max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
+        )
+        channel = grpc.insecure_channel(to.address.target, [*to.options, *options])
+        return cast(grpc.Channel, Calls(channel, to.address, self._daemon.token, CALL_SECONDS))
 
     def workers(self, deployment: str) -> list[Process]:
         """The workers of a deployment, also those that load, by number."""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.chaos.models import ABUSED, CHECKED, MODELS
+from tests.chaos.models import ABUSED, CHECKED, MODELS, STREAM_POISONS
 
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.2
 
@@ -18,6 +18,7 @@ DECK = {
     "freeze worker": 1,
     "grow": 1,
     "poison": 5,
+    "poison stream": 3,
     "update": 4,
     "roll back": 2,
     "stop": 2,
@@ -29,6 +30,7 @@ DECK = {
 }
 ANY = [model.name for model in (*CHECKED, *ABUSED)]
 POISONED = [model.name for model in (*CHECKED, ABUSED[0])]
+STREAMING = [name for name in POISONED if MODELS[name].streams]
 MUTABLE = [model.name for model in CHECKED]
 
 
@@ -48,6 +50,7 @@ def plan(seed: int) -> Iterator[Deed]:
     chance = random.Random(seed)
     names = {what: _shuffled(chance, _targets(what)) for what in DECK}
     poisons = {name: _shuffled(chance, model.poisons) for name, model in MODELS.items()}
+    in_streams = _shuffled(chance, STREAM_POISONS)
     stopped: list[str] = []
     for what in _shuffled(chance, [what for what, times in DECK.items() for _ in range(times)]):
         if stopped and chance.random() < 0.5:
@@ -57,7 +60,8 @@ def plan(seed: int) -> Iterator[Deed]:
             if target in stopped:
                 continue
             stopped.append(target)
-        yield _deed(chance, what, target, next(poisons[target]) if what == "poison" else "")
+        poison = {"poison": poisons[target], "poison stream": in_streams}.get(what) if target in poisons else None
+        yield _deed(chance, what, target, next(poison) if poison else "")
 
 
 def _targets(what: str) -> list[str]:
@@ -66,6 +70,8 @@ def _targets(what: str) -> list[str]:
             return ANY
         case "poison":
             return POISONED
+        case "poison stream":
+            return STREAMING
         case "grow":
             return ["leaking"]
         case "update" | "roll back" | "stop" | "scale" | "kill server in update":

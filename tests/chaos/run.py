@@ -1,5 +1,6 @@
 """One run: set up, do what the plan says under load, look at everything once more, leave nothing behind."""
 
+import itertools
 import json
 import os
 import shutil
@@ -8,17 +9,22 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from modelhost.client import ModelHostError
 from modelhost.v1 import data_source_pb2, deployment_pb2, runtime_pb2
-from tests.chaos.callers import DEADLINE_SECONDS, HUNG_SECONDS, LONGEST_SECONDS, Call, Caller, Judge
-from tests.chaos.causes import ANSWER, Causes, Kind
+from modelhost.v1.predict_pb2_grpc import PredictStub
+from tests.chaos.callers import DEADLINE_SECONDS, LONGEST_SECONDS, Caller, PlainCaller
+from tests.chaos.causes import ANSWER, Causes, Kind, Outcome
 from tests.chaos.deeds import Deeds
 from tests.chaos.host import VARIABLE, Host
 from tests.chaos.journal import Deployment, Journal
+from tests.chaos.judge import HUNG_SECONDS, Call, Judge
 from tests.chaos.models import ABUSED, CALL_TIMEOUT_SECONDS, CHECKED, MODELS, Model, parameters
 from tests.chaos.plan import plan
+from tests.chaos.streams import Reading, Stream, StreamCaller, StreamOfOne
 from tests.chaos.tally import Tally
+from tests.chaos.tensors import TensorCaller, infer, infer_method
 from tests.e2e.daemon import find_python
 from tests.git_repos import Repo
 
@@ -27,7 +33,7 @@ _OWN_USER = {"OWN_USER": "yes"} if os.geteuid() == 0 else {}
 SET_UP_SECONDS = 300.0
 SETTLE_SECONDS = 120.0  # a frozen load takes its load_timeout
 CALLERS = 2  # of each checked deployment; one of each that is abused
-LAST_CALLS = 20  # of each deployment, when all has settled
+LAST_CALLS = 20  # of each deployment and of each kind, when all has settled
 PROGRESS_SECONDS = 10.0
 LOOK_SECONDS = 0.25
 GET = {
@@ -66,6 +72,8 @@ class Run:
                 host=self.host, journal=self._journal, judge=self._judge, causes=self._causes,
                 repos=self._repos, tally=self.tally, say=self.say,
             )  # fmt: skip
+            self._stubs = PredictStub(self.host.calls()), PredictStub(self.host.narrow_calls())
+            self._infer = infer_method(self.host.calls())
             self._set_up()
             self._chaos()
             self._settle()
@@ -134,6 +142,7 @@ class Run:
             self._deeds.do(deed)
         self.say("no more deeds; all deployments are to come up as they should be")
         self._come_up()
+        self.tally.unexpected += [f"{caller.name} has died" for caller in callers if not caller.is_alive()]
         for caller in callers:
             caller.done.set()
         patience = time.monotonic() + LONGEST_SECONDS + HUNG_SECONDS + LOOK_SECONDS * 4
@@ -141,14 +150,23 @@ class Run:
             caller.join(max(0.0, patience - time.monotonic()))
         self._deeds.finish()
         self._judge.look_for_hung()
-        self.tally.hung += [f"caller {caller.name} has not come back" for caller in callers if caller.is_alive()]
+        self.tally.hung += [f"{caller.name} has not come back" for caller in callers if caller.is_alive()]
         if not watching.is_alive():
             self.tally.unexpected.append("nobody looked for calls that hang: the thread that does has died")
 
     def _callers(self) -> list[Caller]:
-        names = [model.name for model in CHECKED for _ in range(CALLERS)] + [model.name for model in ABUSED]
+        judge, seed = self._judge, self.tally.seed
         clients = (self.host.client(), self.host.client(None))
-        return [Caller(number, name, self._judge, clients, self.tally.seed) for number, name in enumerate(names, 1)]
+        number = itertools.count(1)
+        callers: list[Caller] = [
+            PlainCaller(next(number), name, judge, seed, clients)
+            for name in [model.name for model in CHECKED for _ in range(CALLERS)] + [model.name for model in ABUSED]
+        ]
+        for model in CHECKED:
+            kind = StreamCaller if model.streams else StreamOfOne
+            callers.append(kind(next(number), model.name, judge, seed, self._stubs))
+            callers.append(TensorCaller(next(number), model.name, judge, seed, self._infer))
+        return callers
 
     def _watch(self) -> None:
         told = time.monotonic()
@@ -207,16 +225,37 @@ class Run:
         client = self.host.client()
         for name in MODELS:
             for number in range(LAST_CALLS):
-                call = Call(name, parameters(self._deeds.chance, number), time.monotonic() + DEADLINE_SECONDS)
-                if (outcome := self._judge.call(client, call, DEADLINE_SECONDS)) != ANSWER and not self._is_frozen(
-                    name
-                ):
-                    self.tally.unexpected.append(f"{name} is up, and a call of it fails: {outcome}")
+                call = self._last_call(name, number)
+                self._must_answer(call, self._judge.call(client, call, DEADLINE_SECONDS))
+                call = self._last_call(name, number, **({"items": number, "size": 10} if MODELS[name].streams else {}))
+                stream = Stream(self._judge, self._stubs[0], call, Reading(), DEADLINE_SECONDS)
+                self._must_answer(call, stream.read())
+                call = self._last_call(name, number, x=list(range(number + 1)))
+                self._must_answer(call, infer(self._judge, self._infer, call, DEADLINE_SECONDS, raw=number % 2 == 0))
+        self._wait_until_idle()
         self._deeds.verify()
         self._judge.look_at_revisions()
         for name, died in self.tally.died.items():
             if died > (most := self._deeds.deaths(name)):
                 self.tally.unexpected.append(f"{name}: {died} calls failed with WORKER_DIED, of {most} deaths")
+
+    def _last_call(self, name: str, number: int, **more: Any) -> Call:
+        sent = {**parameters(self._deeds.chance, number), **more}
+        return Call(name, sent, time.monotonic() + DEADLINE_SECONDS)
+
+    def _must_answer(self, call: Call, outcome: Outcome) -> None:
+        if outcome != ANSWER and not self._is_frozen(call.deployment):
+            self.tally.unexpected.append(f"{call.deployment} is up, and a call of it fails: {outcome}")
+
+    def _wait_until_idle(self) -> None:
+        """Nobody calls any more, whatever became of the calls and streams that were given up: all workers are free."""
+        patience = time.monotonic() + LONGEST_SECONDS
+        for name in MODELS:
+            while (now := self._journal.get(name).observed).running_calls or now.queued_calls:
+                if time.monotonic() > patience:
+                    self.tally.unexpected.append(f"{name}: nobody calls it, and its workers are not free: {now}")
+                    break
+                time.sleep(0.05)
 
     def _is_frozen(self, name: str) -> bool:
         """Whether a worker of it was frozen and has had no call since: it runs into the call_timeout."""

@@ -15,6 +15,9 @@ class Tally:
     seed: int
     calls: int = 0
     ok: int = 0
+    streams: int = 0  # that are among the calls
+    items: int = 0  # of streams
+    tensors: int = 0  # calls with tensors, that are among the calls
     failures: Counter[Outcome] = field(default_factory=Counter)
     died: Counter[str] = field(default_factory=Counter)  # calls that failed with WORKER_DIED, by deployment
     wrong: list[str] = field(default_factory=list)
@@ -39,6 +42,17 @@ class Tally:
             self.failures[outcome] += 1
             self.died[deployment] += outcome[1] == "WORKER_DIED"
 
+    def streamed(self, items: int) -> None:
+        """A stream has ended, or was left, after so many items."""
+        with self.lock:
+            self.streams += 1
+            self.items += items
+
+    def inferred(self) -> None:
+        """A call with tensors has ended."""
+        with self.lock:
+            self.tensors += 1
+
     @property
     def is_good(self) -> bool:
         """Whether nothing was as it should not be."""
@@ -54,7 +68,7 @@ class Tally:
         """For lines meanwhile."""
         with self.lock:
             how = ", ".join(f"{reason or code} {count}" for (code, reason), count in self.failures.most_common())
-            return f"calls={self.calls} ok={self.ok} failed={self.failures.total()}" + (f" ({how})" if how else "")
+            return self._calls() + (f" ({how})" if how else "")
 
     def servers_line(self) -> str:
         """How long it took after SIGKILLs of the server."""
@@ -66,9 +80,15 @@ class Tally:
         """The summary."""
         half, most = _milliseconds(self.recoveries)
         return (
-            f"chaos: seed={self.seed} calls={self.calls} ok={self.ok} failed={self.failures.total()}"
+            f"chaos: seed={self.seed} {self._calls()}"
             f" wrong={len(self.wrong)} hung={len(self.hung)} lost={len(self.lost)} orphans={len(self.orphans)}"
             f" recover_p50_ms={half} recover_max_ms={most}"
+        )
+
+    def _calls(self) -> str:
+        return (
+            f"calls={self.calls} streams={self.streams} items={self.items} tensors={self.tensors}"
+            f" ok={self.ok} failed={self.failures.total()}"
         )
 
 

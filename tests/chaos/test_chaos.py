@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from modelhost.client import Client, Prediction
-from tests.chaos.callers import Call, Judge
 from tests.chaos.causes import DIED, NOT_RUNNING, OF_POISONS, OVERRAN, Cause, Causes, Kind
 from tests.chaos.journal import Journal
-from tests.chaos.models import MODELS, fault_of
+from tests.chaos.judge import Call, Judge
+from tests.chaos.models import MODELS, STREAM_POISONS, fault_of
 from tests.chaos.plan import DECK, plan
 from tests.chaos.run import Run, fault_in
 from tests.chaos.tally import Tally
@@ -28,7 +28,10 @@ def test_a_short_run_finds_nothing_wrong(tmp_path: Path) -> None:
 
     assert tally.problems == []
     assert tally.ok > 100
-    assert tally.last_line().startswith(f"chaos: seed={SEED} calls={tally.calls} ok={tally.ok} failed=")
+    assert min(tally.streams, tally.tensors) > 50
+    assert tally.items > tally.streams
+    assert tally.last_line().startswith(f"chaos: seed={SEED} calls={tally.calls} streams={tally.streams} items=")
+    assert f" tensors={tally.tensors} ok={tally.ok} failed=" in tally.last_line()
     assert " wrong=0 hung=0 lost=0 orphans=0 recover_p50_ms=" in tally.last_line()
 
 
@@ -48,6 +51,7 @@ def test_a_plan_has_everything_in_it_and_starts_what_it_stops(seed: int) -> None
     assert set(done) == {*DECK, "start"}
     assert {deed.target for deed in deeds} == {*MODELS, "server"}
     assert all(deed.poison in MODELS[deed.target].poisons for deed in deeds if deed.what == "poison")
+    assert {deed.poison for deed in deeds if deed.what == "poison stream"} == set(STREAM_POISONS)
     assert 0 <= done["stop"] - done["start"] <= 3
 
 
@@ -69,7 +73,7 @@ def call() -> Call:
 
 
 def prediction(**changed: object) -> Prediction:
-    return Prediction({"constant": 3, "echo": "it", "value": 65, "pid": 1, **changed}, 1)
+    return Prediction({"constant": 3, "echo": "it", "value": 65, "pid": 1, "opened": 0, **changed}, 1)
 
 
 def test_a_right_answer_is_none_of_the_wrong_ones(judge: Judge) -> None:

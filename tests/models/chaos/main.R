@@ -1,4 +1,4 @@
-# What main.py is, for R.
+# What main.py is, for R, which has no streams.
 
 constant <- as.numeric(readLines("constant"))
 
@@ -14,7 +14,8 @@ score <- function(parameters) {
             raise = stop("so it goes"))
     }
     if (!is.null(parameters$sleep)) Sys.sleep(parameters$sleep)
-    list(constant = constant, echo = parameters$echo, value = parameters$x * 31 + constant, pid = Sys.getpid())
+    value <- parameters$x * 31 + constant
+    list(constant = constant, echo = parameters$echo, value = value, pid = Sys.getpid(), opened = 0L)
 }
 
 deeper <- function(number) deeper(number + 1) + 1

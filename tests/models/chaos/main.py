@@ -1,8 +1,9 @@
 # -*- coding: utf-8 -*-
 """Answers so that it can be checked what answered, and does all that it should not when it is told to. For every Python.
 
-Parameters: {"x": an integer, "echo": anything, "sleep": seconds, "do": one of the deeds below}. The file `constant` tells
-revisions apart.
+Parameters: {"x": an integer, "echo": anything, "sleep": seconds, "do": one of the deeds below}. With "items" it streams so
+many, each with "size" characters more; it sleeps before each, and does its deed instead of the one of number "at". As a
+tensor, "x" may have many integers. The file `constant` tells revisions apart.
 """
 import ctypes
 import os
@@ -14,17 +15,39 @@ import time
 with open("constant") as file:
     CONSTANT = int(file.read())
 kept = []
+opened = []  # streams that are not over: none is when the next call comes
 
 
 def predict(parameters):
+    if "items" in parameters:
+        return stream(parameters)
     if "do" in parameters:
         DEEDS[parameters["do"]]()
     time.sleep(parameters.get("sleep", 0))
+    return answer(parameters)
+
+
+def stream(parameters):
+    opened.append(parameters["echo"])
+    try:
+        for index in range(parameters["items"]):
+            if index == parameters.get("at"):
+                DEEDS[parameters["do"]]()
+            time.sleep(parameters.get("sleep", 0))
+            letter = "abcdefghijklmnopqrstuvwxyz"[index % 26]
+            yield dict(answer(parameters), index=index, filling=letter * parameters["size"])
+    finally:
+        opened.remove(parameters["echo"])
+
+
+def answer(parameters):
+    x = parameters["x"]
     return {
         "constant": CONSTANT,
         "echo": parameters["echo"],
-        "value": parameters["x"] * 31 + CONSTANT,
+        "value": [each * 31 + CONSTANT for each in x] if isinstance(x, list) else x * 31 + CONSTANT,
         "pid": os.getpid(),
+        "opened": len(opened),
     }
 
 

@@ -161,7 +161,6 @@ def count():
 HURRIED_CALLS = 400
 
 
-@pytest.mark.xfail(reason="where gRPC's core has ended a call first, its library logs an error", strict=False)
 @pytest.mark.parametrize("kind", ["stream", "call"])
 def test_a_deadline_that_passes_is_no_fault_of_the_server(
     daemon: Daemon, operator: Operator, repo: Repo, kind: str

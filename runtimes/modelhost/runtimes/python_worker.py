@@ -11,7 +11,6 @@ import errno
 import fcntl
 import functools
 import io
-import json
 import os
 import struct
 import sys
@@ -36,6 +35,7 @@ from python_values import (  # noqa: E402
     message,
     native,
     nearer,
+    to_header,
     to_json,
 )
 
@@ -90,8 +90,7 @@ class Link(object):
         header_length, body_length = self._PREFIX.unpack(prefix)
         if header_length > 1 << 20:
             raise End(EXIT_BROKEN, "a header of %d bytes" % header_length)
-        text = self._stream.read(header_length)
-        header = attempt(lambda: json.loads(text.decode("utf-8")))
+        header = attempt(decode, self._stream.read(header_length))
         if isinstance(header, dict) and "tensors" in header:
             body = bytearray(body_length)  # arrays lie in it, and models may write to them
             del body[self._stream.readinto(body) :]
@@ -114,7 +113,7 @@ class Link(object):
         """Sends one frame."""
         if os.getpid() != self._pid:
             raise End(EXIT_BROKEN, "a forked child came back from the model's function: it has no business here")
-        text = json.dumps(header).encode("ascii")
+        text = to_header(header)
         frame = self._PREFIX.pack(len(text), len(body)) + text
         # To copy a short body costs less than a second system call, to copy a long one costs more.
         for data in (frame + body,) if len(body) < 1 << 16 else (frame, body):
@@ -194,7 +193,7 @@ class Model(object):
         left = iter(results)
         parts = [self._encoded(next(left)) if failure is None else (None, failure) for _, failure in parts]
         failed = [index for index, (_, failure) in enumerate(parts) if failure is not None]
-        texts = [text if failure is None else json.dumps(failure).encode("ascii") for text, failure in parts]
+        texts = [text if failure is None else to_header(failure) for text, failure in parts]
         header = {"type": "result", "run_ns": took, "sizes": [len(text) for text in texts], "failed": failed}
         return header, b"".join(texts)
 
@@ -297,7 +296,7 @@ class Model(object):
 
     def _parameters(self, body):
         try:
-            parameters = decode(body.decode("utf-8"))
+            parameters = decode(body)
         except (ValueError, RuntimeError) as error:  # RuntimeError: nested too deeply
             raise Refusal("the parameters are not JSON: %s" % error)
         return as_bytes(parameters) if self._bytes else parameters

@@ -69,6 +69,7 @@ class Link(object):
     """Frames over the inherited socket. What the system calls raise comes through as it is."""
 
     _PREFIX = struct.Struct("<IQ")
+    _PIECE = 1 << 17
 
     def __init__(self, address):
         kind, _, number = address.partition(":")
@@ -93,12 +94,23 @@ class Link(object):
         header = attempt(decode, self._stream.read(header_length))
         if isinstance(header, dict) and "tensors" in header:
             body = bytearray(body_length)  # arrays lie in it, and models may write to them
-            del body[self._stream.readinto(body) :]
+            length = self._read_into(memoryview(body))
         else:
             body = self._stream.read(body_length)
-        if not isinstance(header, dict) or len(body) < body_length:
+            length = len(body)
+        if not isinstance(header, dict) or length < body_length:
             raise End(EXIT_BROKEN, "a frame that is not whole, or whose header is not a JSON object")
         return header, body
+
+    def _read_into(self, view):
+        """Fills the view; how much of it, should the stream end. In pieces, for 2.7 reads each into a copy first."""
+        length = 0
+        while length < len(view):
+            read = self._stream.readinto(view[length : length + self._PIECE])
+            if not read:
+                break
+            length += read
+        return length
 
     def has_news(self):
         """Whether a frame is there to be received, or has begun to come: in our buffer or in the socket."""

@@ -88,7 +88,7 @@ _quote_ascii = json.encoder.encode_basestring_ascii
 _quote = _quote_ascii if PY2 else json.encoder.encode_basestring
 _encode_header = _make_encoder(None, None, _quote_ascii, None, ":", ",", False, False, True)
 _converted_key = re.compile(r'"(?:-?\d[^"]*|[Tt]rue|[Ff]alse|null)":').search
-_half_pair = re.compile(u"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")  # fmt: skip
+half_pair = re.compile(u"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")  # fmt: skip
 
 
 def to_header(value):
@@ -154,7 +154,7 @@ def _write_members(value, path, above):
 
 def _write_text(value, path):
     text = attempt(value.decode, "utf-8") if isinstance(value, bytes) else value  # bytes: 2.7's str
-    if text is None or _half_pair.search(text):
+    if text is None or half_pair.search(text):
         raise _refusal(path, "is text that is not UTF-8" if text is None else "is text with a lone surrogate in it")
     return _quote(text)
 
@@ -228,4 +228,4 @@ def message(error):
 def clean(text):
     """`text`, whatever it holds, as text that UTF-8 can hold."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return _half_pair.sub("?", text)
+    return half_pair.sub("?", text)

@@ -69,7 +69,7 @@ class Link(object):
     """Frames over the inherited socket. What the system calls raise comes through as it is."""
 
     _PREFIX = struct.Struct("<IQ")
-    _PIECE = 1 << 17
+    _PIECE = 1 << 18 if PY2 else sys.maxsize
 
     def __init__(self, address):
         kind, _, number = address.partition(":")
@@ -103,7 +103,7 @@ class Link(object):
         return header, body
 
     def _read_into(self, view):
-        """Fills the view; how much of it, should the stream end. In pieces, for 2.7 reads each into a copy first."""
+        """Fills the view; how much of it, should the stream end. In pieces on 2.7, which copies what it reads."""
         length = 0
         while length < len(view):
             read = self._stream.readinto(view[length : length + self._PIECE])

@@ -1,5 +1,7 @@
 """What a model gets in a call, and what becomes of what it raises."""
 
+import json
+
 import pytest
 
 PYTHON2 = pytest.mark.parametrize("interpreter", ["2.7"], indirect=True)
@@ -31,6 +33,14 @@ def test_parameters_are_json_as_python_has_it(serve, interpreter):
     ]
 
 
+@pytest.mark.parametrize("space", [" ", "\n", " \t\r\n "])
+def test_space_around_parameters_is_json_too(serve, space):
+    worker = serve(ECHO)
+    for text in ("1", "[1, 2]", '{"a": " b "}'):
+        for body in (space + text, text + space, space + text + space):
+            assert worker.call_raw(body.encode()).value == json.loads(text)
+
+
 @PYTHON2
 def test_text_is_bytes_all_through_where_the_model_asks_for_it(serve):
     worker = serve(TYPES, text="bytes")
@@ -48,7 +58,13 @@ def test_bytes_in_utf8_come_back_as_text(serve):
     assert serve(ECHO, text="bytes").call({"ö": "é"}).value == {"ö": "é"}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nul", b"[NaN]", b"-Infinity", b"1 2", b'"\xff"', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b" ", b"{", b"nul", b"[1,]", b"[NaN]", b"-Infinity", b"1 2", b"[1]]", b'"\xff"', b"[" * 100_000),
+        *(b"\xc2\xa01", b"\xef\xbb\xbf1"),  # space and marks that JSON does not have
+    ],
+)
 def test_parameters_that_are_not_json_are_invalid(serve, body):
     worker = serve(ECHO)
     answer = worker.call_raw(body)

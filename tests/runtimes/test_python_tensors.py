@@ -279,6 +279,10 @@ RESULTS_OF_NUMPY = {
     "np.array(7)": ("INT64", [1], numbers("q", 7)),
     "np.arange(6, dtype='int16').reshape(2, 3)": ("INT16", [2, 3], numbers("h", 0, 1, 2, 3, 4, 5)),
     "np.arange(6.).reshape(2, 3).T": ("FP64", [3, 2], numbers("d", 0, 3, 1, 4, 2, 5)),
+    "np.arange(6.)[::-2]": ("FP64", [3], numbers("d", 5, 3, 1)),
+    "np.arange(6, dtype='>f8').reshape(2, 3)[:, ::2]": ("FP64", [2, 2], numbers("d", 0, 2, 3, 5)),
+    "np.array([[1, 0, 1], [0, 0, 0]], bool)[:, ::2]": ("BOOL", [2, 2], b"\1\1\0\0"),
+    "np.matrix([[1.5, 2]])": ("FP64", [1, 2], numbers("d", 1.5, 2)),
     "np.arange(3, dtype='>u4')": ("UINT32", [3], numbers("I", 0, 1, 2)),
     "np.array([1, 2], 'float16')": ("FP16", [2], numbers("e", 1, 2)),
     "np.array([1, 2], 'longdouble')": ("FP64", [2], numbers("d", 1, 2)),
@@ -309,6 +313,49 @@ def test_results_of_numpy_become_tensors(scientific: Start, expression: str) -> 
     expected = (RESULTS | RESULTS_OF_NUMPY)[expression]
 
     assert only(scientific().infer(code(expression))) == expected
+
+
+LARGE = 1 << 18  # elements, more than is copied to be sent
+
+
+@pytest.mark.parametrize(
+    ("expression", "datatype", "elements"),
+    [
+        ("np.arange(%d.)", "FP64", numbers("d", *range(LARGE))),
+        ("np.arange(%d, dtype='>i4')", "INT32", numbers("i", *range(LARGE))),
+        ("np.arange(2 * %d, dtype='u4')[::2]", "UINT32", numbers("I", *range(0, 2 * LARGE, 2))),
+        ("np.arange(%d) %% 3 == 0", "BOOL", (b"\1\0\0" * LARGE)[:LARGE]),
+        ("np.asarray(np.frombuffer(b'ab' * (%d // 2), 'u1'))", "UINT8", b"ab" * (LARGE // 2)),
+    ],
+    ids=["doubles", "big-endian", "every second", "bools", "read-only"],
+)
+def test_large_arrays_are_sent_as_small_ones(
+    scientific: Start, expression: str, datatype: str, elements: bytes
+) -> None:
+    expression %= LARGE
+
+    assert only(scientific().infer(code(expression))) == (datatype, [LARGE], elements)
+    assert only(scientific().infer(code(f"({expression}).reshape(2, -1)"))) == (datatype, [2, LARGE // 2], elements)
+    assert scientific().infer(code(f"OrderedDict([('a', [1]), ('b', {expression})])")).tensors == [
+        ("a", "INT64", [1], numbers("q", 1)),
+        ("b", datatype, [LARGE], elements),
+    ]
+
+
+def test_large_columns_are_sent_row_by_row(scientific: Start) -> None:
+    turned = numbers("d", *(column * LARGE + row for row in range(LARGE) for column in range(2)))
+
+    answer = scientific().infer(code(f"np.arange(2. * {LARGE}).reshape(2, -1).T"))
+
+    assert only(answer) == ("FP64", [LARGE, 2], turned)
+
+
+@pytest.mark.parametrize("name", ["größe", '"\\\n', "\U0001f600", "%s %d", "x" * 1000])
+def test_tensors_may_have_any_name(plain: Start, scientific: Start, name: str) -> None:
+    tensor = (name, "INT64", [2], numbers("q", 1, 2))
+
+    assert plain().infer(tensor).tensors == [tensor]
+    assert scientific().infer(tensor).tensors == [tensor]
 
 
 def test_a_dict_gives_outputs_by_name_and_anything_else_one(plain: Start) -> None:

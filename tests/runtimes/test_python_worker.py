@@ -103,7 +103,9 @@ def predict(parameters):
     assert worker.stderr == "to stderr"  # though no line ends there
 
 
-@pytest.mark.parametrize("statement", ["sys.stdout = None", "sys.stdout = object()", "sys.stdout.close()"])
+@pytest.mark.parametrize(
+    "statement", ["sys.stdout = None", "del sys.stdout", "sys.stdout = object()", "sys.stdout.close()"]
+)
 def test_a_model_may_do_with_its_stdout_what_it_likes(serve, statement):
     worker = serve(f"import sys\n{statement}\n{ECHO}")
     assert worker.call(1).value == 1
@@ -187,6 +189,24 @@ def predict(parameters):
     assert ticks > 0
 
 
+def test_a_signal_that_the_model_handles_does_not_tear_tensors(serve):
+    worker = serve(
+        """
+import signal
+ticks = []
+signal.signal(signal.SIGALRM, lambda *_: ticks.append(None))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+def predict(tensors):
+    return {"ticks": len(ticks), "x": tensors["x"]}
+"""
+    )
+    elements = struct.pack("<I", 8 << 20) + b"x" * (8 << 20)
+    for _ in range(3):
+        found = {name: data for name, _, _, data in worker.infer(("x", "BYTES", [1], elements)).tensors}
+        assert found["x"] == elements
+    assert struct.unpack("<q", found["ticks"])[0] > 0
+
+
 def test_a_model_that_ends_the_process_in_a_call_leaves_its_exit_code(serve):
     worker = serve("import os\ndef predict(parameters):\n    os._exit(parameters)\n")
     with pytest.raises(LinkEnded, match="exit code 7"):
@@ -224,12 +244,13 @@ def test_unknown_header_fields_are_ignored(start):
     [
         struct.pack("<IQ", 1 << 24, 0),
         struct.pack("<IQ", 2, 1 << 62) + b"{}",
+        struct.pack("<IQ", 14, 1 << 62) + b'{"tensors":[]}',
         struct.pack("<IQ", 2, 0) + b"[]",
         struct.pack("<IQ", 1, 0) + b"{",
         struct.pack("<IQ", 2, 0) + b"\xff\xff",
         struct.pack("<IQ", 16, 0) + b'{"type": "dance"',
     ],
-    ids=["long header", "endless body", "no object", "cut", "no UTF-8", "no JSON"],
+    ids=["long header", "endless body", "endless tensors", "no object", "cut", "no UTF-8", "no JSON"],
 )
 def test_a_broken_frame_ends_the_worker_with_70(start, frame):
     worker = start()
@@ -255,6 +276,19 @@ def test_a_stream_that_ends_within_a_frame_ends_the_worker_with_70(start):
     worker = start()
     worker.link.sendall(struct.pack("<IQ", 100, 0) + b"{")
     assert worker.hang_up() == 70
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20])
+def test_a_stream_that_ends_within_tensors_ends_the_worker_with_70(serve, size):
+    worker = serve(ECHO)
+    worker.link.sendall(struct.pack("<IQ", 29, 2 << 20) + b'{"type":"call", "tensors":[]}' + bytes(size))
+    assert worker.hang_up() == 70
+
+
+def test_a_header_may_have_space_around_it(start):
+    worker = start()
+    worker.link.sendall(struct.pack("<IQ", 19, 0) + b' {"type": "ping"}\n ')
+    assert worker.read().type == "pong"
 
 
 # ---- the end

@@ -8,7 +8,7 @@ import math
 import struct
 import sys
 
-from python_values import PY2, TEXT, NoSuchOutput, Refusal, as_bytes, attempt, clean, described, nearer
+from python_values import PY2, TEXT, NoSuchOutput, Refusal, as_bytes, attempt, described, half_pair, nearer
 
 # What `struct` and NumPy call the datatypes, little-endian; "" where they have none.
 _NUMBERS = {
@@ -30,6 +30,7 @@ _DATATYPES = {dtype[1:]: name for name, (_, dtype) in _NUMBERS.items() if dtype}
 _INTEGERS = (int, type(sys.maxsize + 1))  # the second is 2.7's `long`; a bool is one, too
 _MOST_DIMENSIONS = 32
 _HEADER_BYTES = 900000  # that the outputs may take in a header of 1 MiB
+_LONG = 1 << 16  # bytes that are not copied if they can be sent from where they are
 _LENGTH = struct.Struct("<I")
 _NAN = struct.unpack("<d", b"\0\0\0\0\0\0\xf8\x7f")[0]  # float("nan") of 2.7 is a negative one
 
@@ -130,9 +131,10 @@ def _object_array(numpy, flat, shape):
 def outputs(result, wanted, declared):
     """A result as (fields of the header, body). `wanted` are names, or none for all; `declared` are tensors."""
     pairs = _named(result)
-    place = "result" if pairs is None else "result['%s']"
-    pairs = [(only_name(declared), result)] if pairs is None else pairs
-    return collected(pairs, wanted, declared, lambda name, v, datatype: _packed(v, datatype, place.replace("%s", name)))
+    if pairs is None:
+        pairs = [(only_name(declared), result)]
+        return collected(pairs, wanted, declared, lambda _, value, datatype: _packed(value, datatype, "result"))
+    return collected(pairs, wanted, declared, lambda name, v, datatype: _packed(v, datatype, "result['%s']" % name))
 
 
 def only_name(declared):
@@ -151,9 +153,9 @@ def collected(pairs, wanted, declared, packed):
     names = wanted or [one["name"] for one in declared] or [name for name, _ in pairs]
     headers, parts, size = [], [], 0
     for name in names:
-        if name not in values and name in specs:
-            raise Refusal("the model declares the output '%s' and has not returned it" % name)
         if name not in values:
+            if name in specs:
+                raise Refusal("the model declares the output '%s' and has not returned it" % name)
             known = ", ".join(["'%s'" % each for each, _ in pairs]) or "none"
             raise NoSuchOutput("the model has no output '%s'; it has returned %s" % (name, known))
         spec = specs.get(name, {})
@@ -164,22 +166,25 @@ def collected(pairs, wanted, declared, packed):
         size += 6 * len(name) + 21 * len(shape) + 100
     if size > _HEADER_BYTES:
         raise Refusal("result has %d outputs, whose names are too long for one answer" % len(headers))
-    return {"tensors": headers}, parts[0] if len(parts) == 1 else b"".join(parts)
+    if len(parts) == 1:
+        return {"tensors": headers}, parts[0]
+    # On 2.7 there is no other way from a memoryview to bytes.
+    return {"tensors": headers}, b"".join([part if isinstance(part, bytes) else part.tobytes() for part in parts])
 
 
 def _named(result):
     """Names and values of a dict, or of a data frame's columns; None for what has no names."""
+    if isinstance(result, dict):
+        return [(_name(name), value) for name, value in result.items()]
     if _is(result, "pandas", "DataFrame"):
         columns = enumerate(result.columns.tolist())
         return [(_name(name), result.iloc[:, index]) for index, name in columns]
-    if isinstance(result, dict):
-        return [(_name(name), value) for name, value in result.items()]
     return None
 
 
 def _name(key):
     name = attempt(key.decode, "utf-8") if isinstance(key, bytes) else key
-    if not isinstance(name, TEXT) or not name or clean(name) != name:  # the last for lone surrogates
+    if not isinstance(name, TEXT) or not name or half_pair.search(name):  # the last for lone surrogates
         raise Refusal("result has a key that is %s; outputs have names that are text" % described(key))
     return name
 
@@ -202,6 +207,8 @@ def _packed(value, datatype, place):
 def _as_array(value):
     """The NumPy array that a value is, or that its rows are of; None if it is none."""
     numpy = sys.modules.get("numpy")
+    if type(value) is getattr(numpy, "ndarray", None):
+        return value
     if numpy is None or _is(value, "numpy.ma", "MaskedArray"):
         return None
     if _is(value, "numpy", "generic", "ndarray"):
@@ -298,16 +305,20 @@ def pack(flat, datatype, place):
 
 def _pack_array(array, datatype, place):
     numpy = sys.modules["numpy"]
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype("<f8")
-    own = _DATATYPES["%s%d" % (array.dtype.kind, array.dtype.itemsize)]
+    own = _DATATYPES.get(array.dtype.str[1:])
+    if own is None:  # a float of more than 8 bytes
+        own, array = "FP64", array.astype("<f8")
     datatype = datatype or own
     if datatype == "BYTES":
         raise _refusal(place, "is of numbers, where BYTES need text")
     if datatype != own:
         array = _cast(numpy, array, datatype, place)
     dtype = _NUMBERS[datatype][1] or "<u2"
-    return datatype, list(array.shape), numpy.ascontiguousarray(array, dtype).tobytes()
+    if array.dtype.str != dtype:
+        array = array.astype(dtype)
+    if array.nbytes < _LONG:
+        return datatype, array.shape, array.tobytes()
+    return datatype, array.shape, memoryview(numpy.ascontiguousarray(array).reshape(-1).view("|u1"))
 
 
 def _cast(numpy, array, datatype, place):

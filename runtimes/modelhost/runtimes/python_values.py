@@ -34,7 +34,19 @@ def _no_constant(name):
     raise ValueError("%s is not a number in JSON" % name)
 
 
-decode = json.JSONDecoder(parse_constant=_no_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def decode(data):
+    """What JSON text in UTF-8 says. Its ValueError says what is wrong."""
+    text = data.decode("utf-8")
+    try:
+        value, end = _decoder.raw_decode(text)
+        if not text[end:].strip(" \t\n\r"):
+            return value
+    except ValueError:
+        pass
+    return _decoder.decode(text)  # there is space before it, or something is wrong
 
 
 def native(text):
@@ -70,15 +82,24 @@ def to_json(value, path=None):
         raise Refusal("result is nested too deeply for JSON")
 
 
-_encoder = json.JSONEncoder(ensure_ascii=PY2, allow_nan=False, separators=(",", ":"), default=lambda v: nearer(v))
-_quote = json.encoder.encode_basestring_ascii if PY2 else json.encoder.encode_basestring
+# What JSONEncoder makes for each text, at a cost that short ones feel.
+_make_encoder = json.encoder.c_make_encoder
+_quote_ascii = json.encoder.encode_basestring_ascii
+_quote = _quote_ascii if PY2 else json.encoder.encode_basestring
+_encode_header = _make_encoder(None, None, _quote_ascii, None, ":", ",", False, False, True)
 _converted_key = re.compile(r'"(?:-?\d[^"]*|[Tt]rue|[Ff]alse|null)":').search
-_half_pair = re.compile(u"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")  # fmt: skip
+half_pair = re.compile(u"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")  # fmt: skip
+
+
+def to_header(value):
+    """A header of the worker's own as JSON text in ASCII."""
+    return "".join(_encode_header(value, 0)).encode("ascii")
 
 
 def _encode(value):
     """The quick way; None where its text may be wrong, as with a key that is there twice, {1: "a", "1": "b"}."""
-    text = _encoder.encode(value)
+    # The first is for the containers around a value; it keeps what was in them when one cannot be encoded.
+    text = "".join(_make_encoder({}, nearer, _quote, None, ":", ",", False, False, False)(value, 0))
     if PY2:
         decode(text)  # it writes whatever str() makes of an int, as of an IntEnum
         if "\\ud" in text:  # perhaps a lone surrogate
@@ -133,7 +154,7 @@ def _write_members(value, path, above):
 
 def _write_text(value, path):
     text = attempt(value.decode, "utf-8") if isinstance(value, bytes) else value  # bytes: 2.7's str
-    if text is None or _half_pair.search(text):
+    if text is None or half_pair.search(text):
         raise _refusal(path, "is text that is not UTF-8" if text is None else "is text with a lone surrogate in it")
     return _quote(text)
 
@@ -207,4 +228,4 @@ def message(error):
 def clean(text):
     """`text`, whatever it holds, as text that UTF-8 can hold."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return _half_pair.sub("?", text)
+    return half_pair.sub("?", text)

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import functools
 import io
-import json
 import os
 import struct
 import sys
@@ -36,6 +35,7 @@ from python_values import (  # noqa: E402
     message,
     native,
     nearer,
+    to_header,
     to_json,
 )
 
@@ -69,6 +69,7 @@ class Link(object):
     """Frames over the inherited socket. What the system calls raise comes through as it is."""
 
     _PREFIX = struct.Struct("<IQ")
+    _PIECE = 1 << 18 if PY2 else sys.maxsize
 
     def __init__(self, address):
         kind, _, number = address.partition(":")
@@ -90,16 +91,26 @@ class Link(object):
         header_length, body_length = self._PREFIX.unpack(prefix)
         if header_length > 1 << 20:
             raise End(EXIT_BROKEN, "a header of %d bytes" % header_length)
-        text = self._stream.read(header_length)
-        header = attempt(lambda: json.loads(text.decode("utf-8")))
+        header = attempt(decode, self._stream.read(header_length))
         if isinstance(header, dict) and "tensors" in header:
             body = bytearray(body_length)  # arrays lie in it, and models may write to them
-            del body[self._stream.readinto(body) :]
+            length = self._read_into(memoryview(body))
         else:
             body = self._stream.read(body_length)
-        if not isinstance(header, dict) or len(body) < body_length:
+            length = len(body)
+        if not isinstance(header, dict) or length < body_length:
             raise End(EXIT_BROKEN, "a frame that is not whole, or whose header is not a JSON object")
         return header, body
+
+    def _read_into(self, view):
+        """Fills the view; how much of it, should the stream end. In pieces on 2.7, which copies what it reads."""
+        length = 0
+        while length < len(view):
+            read = self._stream.readinto(view[length : length + self._PIECE])
+            if not read:
+                break
+            length += read
+        return length
 
     def has_news(self):
         """Whether a frame is there to be received, or has begun to come: in our buffer or in the socket."""
@@ -114,7 +125,7 @@ class Link(object):
         """Sends one frame."""
         if os.getpid() != self._pid:
             raise End(EXIT_BROKEN, "a forked child came back from the model's function: it has no business here")
-        text = json.dumps(header).encode("ascii")
+        text = to_header(header)
         frame = self._PREFIX.pack(len(text), len(body)) + text
         # To copy a short body costs less than a second system call, to copy a long one costs more.
         for data in (frame + body,) if len(body) < 1 << 16 else (frame, body):
@@ -194,7 +205,7 @@ class Model(object):
         left = iter(results)
         parts = [self._encoded(next(left)) if failure is None else (None, failure) for _, failure in parts]
         failed = [index for index, (_, failure) in enumerate(parts) if failure is not None]
-        texts = [text if failure is None else json.dumps(failure).encode("ascii") for text, failure in parts]
+        texts = [text if failure is None else to_header(failure) for text, failure in parts]
         header = {"type": "result", "run_ns": took, "sizes": [len(text) for text in texts], "failed": failed}
         return header, b"".join(texts)
 
@@ -297,7 +308,7 @@ class Model(object):
 
     def _parameters(self, body):
         try:
-            parameters = decode(body.decode("utf-8"))
+            parameters = decode(body)
         except (ValueError, RuntimeError) as error:  # RuntimeError: nested too deeply
             raise Refusal("the parameters are not JSON: %s" % error)
         return as_bytes(parameters) if self._bytes else parameters

@@ -37,11 +37,11 @@ def read(metrics: Metrics) -> Scrape:
 def fill(metrics: Metrics, router: Router) -> None:
     """Count one of each."""
     for name in ("svc-1", "svc-2"):
-        metrics.call_ended(router.find(name), "OK", "", 0.003)
-        metrics.call_ended(router.find(name), "RESOURCE_EXHAUSTED", "QUEUE_FULL", 0.0001)
+        metrics.calls.ended(router.find(name), "OK", "", 0.003)
+        metrics.calls.ended(router.find(name), "RESOURCE_EXHAUSTED", "QUEUE_FULL", 0.0001)
         metrics.worker_lost(router.find(name).deployment_id, "signal")
         metrics.batch_sent(router.find(name).deployment_id, 5)
-    metrics.call_ended(None, "NOT_FOUND", "SERVICE_NOT_FOUND", 0.0001)
+    metrics.calls.ended(None, "NOT_FOUND", "SERVICE_NOT_FOUND", 0.0001)
     for step in STEPS:
         metrics.step_ended(step, "ok", 2.0)
     metrics.loop_lagged(0.002)
@@ -63,8 +63,8 @@ def test_names_and_units_are_as_prometheus_wants_them(metrics: Metrics, router: 
 
 def test_a_call_counts_by_service_code_and_reason(metrics: Metrics, router: Router) -> None:
     for _ in range(3):
-        metrics.call_ended(router.find("model-1"), "OK", "", 0.003)
-    metrics.call_ended(router.find("model-1"), "UNKNOWN", "MODEL_RAISED", 0.7)
+        metrics.calls.ended(router.find("model-1"), "OK", "", 0.003)
+    metrics.calls.ended(router.find("model-1"), "UNKNOWN", "MODEL_RAISED", 0.7)
 
     seen = read(metrics)
     model = {"service": "svc-1", "deployment": "model-1"}
@@ -112,7 +112,7 @@ def test_one_of_the_same_name_begins_at_nothing(metrics: Metrics, router: Router
     router.remove("svc-1")
     router.add("svc-3", "model-1", "uid-3")
 
-    metrics.call_ended(router.find("model-1"), "OK", "", 0.1)
+    metrics.calls.ended(router.find("model-1"), "OK", "", 0.1)
 
     assert read(metrics).by("service", "modelhost_calls_total", deployment="model-1") == {"svc-3": 1}
 
@@ -176,7 +176,7 @@ def test_two_servers_in_a_process_count_for_themselves(metrics: Metrics) -> None
     other_router = Router()
     other = Metrics(other_router, "1")
 
-    metrics.call_ended(None, "NOT_FOUND", "SERVICE_NOT_FOUND", 0)
+    metrics.calls.ended(None, "NOT_FOUND", "SERVICE_NOT_FOUND", 0)
 
     assert read(metrics).value("modelhost_calls_total") == 1
     assert read(other).value("modelhost_calls_total") == 0

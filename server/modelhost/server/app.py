@@ -298,7 +298,7 @@ class App:
             f"/{PREDICT.full_name}/PredictStream",
             f"/{INFERENCE.full_name}/ModelInfer",
         )
-        observers = dict.fromkeys(calls_of_models, observer(metrics.call_ended, count_calls))
+        observers = dict.fromkeys(calls_of_models, observer(metrics.calls.ended, count_calls))
 
         def door(address: str, services: Mapping[str, list[Method]]) -> GrpcioDoor:
             dispatcher = Dispatcher(

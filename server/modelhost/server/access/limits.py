@@ -63,7 +63,11 @@ class LiveGrant:
                 self, limit=limits.concurrent, retry_after=CONCURRENCY_RETRY_SECONDS,
             )  # fmt: skip
         if limits.rate:
-            self._refill(now)
+            most = float(limits.burst or max(1, round(limits.rate)))
+            gained = (now - self._stamp) * limits.rate if now > self._stamp else 0.0  # a clock may be set back
+            held = (self._tokens if self._tokens > 0 else 0.0) + gained
+            self._tokens = held if held < most else most
+            self._stamp = now
             if self._tokens < 1:
                 raise _refused(
                     ErrorReason.ERROR_REASON_RATE_LIMIT_EXCEEDED,
@@ -89,11 +93,6 @@ class LiveGrant:
     def used_on(self, now: float) -> int:
         """How many calls counted since midnight."""
         return self.used if self.day == int(now // DAY_SECONDS) else 0
-
-    def _refill(self, now: float) -> None:
-        gained = max(0.0, now - self._stamp) * self.limits.rate  # a clock may be set back
-        self._tokens = min(float(self._most), max(0.0, self._tokens) + gained)
-        self._stamp = now
 
     def unnoted(self) -> tuple[int, int] | None:
         """Day and count, if they are others than those that are stored."""

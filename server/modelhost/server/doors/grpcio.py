@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,9 @@ NEVER_MS = 2**31 - 1  # so gRPC understands it
 # A client that asks more often whether the server is there is sent away (too_many_pings). gRPC's own libraries let
 # nobody ask more often than every ten seconds; half of that, for pings do not arrive as evenly as they are sent.
 LEAST_MS_BETWEEN_PINGS = 5_000
+
+# Of the call that the task is for. A context would make it anew for whoever asks, and that is not cheap.
+_METADATA: ContextVar[Any] = ContextVar("metadata")
 
 Context = Any  # grpc.aio.ServicerContext[bytes, bytes]; the stubs do not know it as generic at run time
 
@@ -132,7 +136,8 @@ class _Handlers(grpc.GenericRpcHandler):
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """grpcio: the handler of a call, or None, which makes it UNIMPLEMENTED."""
+        """grpcio: the handler of a call, or None, which makes it UNIMPLEMENTED. It is run in the same task."""
+        _METADATA.set(handler_call_details.invocation_metadata)
         return self._handlers.get(handler_call_details.method)
 
 
@@ -177,7 +182,7 @@ def _call(path: str, shows_certificate: bool, context: Context) -> Call:
     remaining = context.time_remaining()
     return Call(
         method=path,
-        metadata=dict(context.invocation_metadata() or ()),
+        metadata=dict(_METADATA.get() or ()),
         peer=context.peer(),
         deadline=None if remaining is None else asyncio.get_running_loop().time() + remaining,
         identities=_identities(context) if shows_certificate else (),

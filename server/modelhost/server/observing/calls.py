@@ -12,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from modelhost.server.serving.router import Service
+
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BOUNDS = (*map(floatToGoString, BUCKETS), "+Inf")
 LABELS: Final = ("service", "deployment")
@@ -46,8 +48,9 @@ class CallCounts(Collector):
         self._entries: dict[tuple[str, str, str, str], _Entry] = {}
         self._durations: dict[tuple[str, str, str], _Durations] = {}
 
-    def ended(self, service: str, deployment: str, code: str, reason: str, seconds: float) -> None:
-        """A call has ended."""
+    def ended(self, of: Service | None, code: str, reason: str, seconds: float) -> None:
+        """A call has its answer, or its caller went away. `of` is None where the caller named no service that is."""
+        service, deployment = (of.service_id, of.deployment_id) if of else ("", "")
         entry = self._entries.get((service, deployment, code, reason))
         if entry is None:
             outcome = "error" if reason or code != "OK" else "ok"

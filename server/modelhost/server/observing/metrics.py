@@ -31,8 +31,8 @@ class Metrics:
     def __init__(self, router: Router, version: str) -> None:
         self._router = router
         self._registry = registry = CollectorRegistry()
-        self._calls = CallCounts()
-        registry.register(self._calls)
+        self.calls = CallCounts()
+        registry.register(self.calls)
         self._restarts = Counter(
             "modelhost_worker_restarts", "Workers that ended and are replaced.", (*MODEL, "cause"), registry=registry
         )
@@ -63,11 +63,6 @@ class Metrics:
         self._of_restarts: set[tuple[str, str, str]] = set()
         self._of_batches: dict[tuple[str, str], Histogram] = {}
         router.on_removal(self._forget)
-
-    def call_ended(self, service: Service | None, code: str, reason: str, seconds: float) -> None:
-        """A call has its answer, or its caller went away. `service` is None where the caller named none that is."""
-        service_id, deployment_id = (service.service_id, service.deployment_id) if service else ("", "")
-        self._calls.ended(service_id, deployment_id, code, reason, seconds)
 
     def worker_lost(self, deployment_id: str, cause: str) -> None:
         """A worker ended that was to live on: "exit", "signal", "memory", "timeout", "link", "recycled" …"""
@@ -106,7 +101,7 @@ class Metrics:
     def _forget(self, service: Service) -> None:
         """Drop what was counted of a service that is no more."""
         model = (service.service_id, service.deployment_id)
-        self._calls.forget(model)
+        self.calls.forget(model)
         for lost in [key for key in self._of_restarts if key[:2] == model]:
             self._of_restarts.discard(lost)
             self._restarts.remove(*lost)

@@ -156,7 +156,7 @@ class Batches:
         for call in reversed(calls):
             if not call.answer.done():  # those that are, whose callers went away, are never run
                 call.key = ALONE
-                call.wait()
+                call.wait_again()
                 self._queue.appendleft(call)
 
     def split(self, calls: "Sequence[QueuedCall]", header: Header, body: Received, worker: Worker) -> None:
@@ -208,7 +208,7 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
         for call in self.calls:
-            call.hand_over()
+            call.hand_over(worker, free)
         first = self.calls[0]
         if len(self.calls) == 1:
             worker.call(self, first.header, first.body, first.request_id)

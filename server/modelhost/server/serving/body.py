@@ -35,7 +35,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Body:
     """The process of one worker. `prepare`, `spawn`, then `kill`, after which nothing of it is left.
 
-    `exited` is resolved with how it ended, for people; `ended_by` is that for machines: `exit`, `signal` or `memory`.
+    `outputs` are its pipes. `exited` is resolved with how it ended, for people; `ended_by` is that for machines:
+    `exit`, `signal` or `memory`.
     `on_heavy` is called, perhaps often, while it uses more than the spec's `recycle_memory`.
     """
 
@@ -56,7 +57,7 @@ class Body:
         self._killing: asyncio.Task[None] | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._stderr_ended = asyncio.Event()
-        self._outputs = Outputs(host.output)
+        self.outputs = Outputs(host.output)
 
     async def prepare(self) -> Path:
         """Fill its directory; returns the model's root in it."""
@@ -98,10 +99,6 @@ class Body:
         lines = text.splitlines()
         if lines:
             self._host.output.say(lambda: self._spec.on_lines(self._id, "server", lines, request_id))
-
-    def output_belongs_to(self, request_id: str) -> None:
-        """Name the call that output belongs to from now on: what the last one wrote was out before its answer."""
-        self._outputs.belong_to(request_id)
 
     async def _end(self, process: Process, patience: float) -> None:
         await asyncio.wait([process.exited], timeout=patience)
@@ -207,5 +204,5 @@ class Body:
             if text:
                 self._spec.on_lines(self._id, stream, text, request_id)
 
-        self._outputs.add(stdout, partial(sink, "stdout"))
-        self._outputs.add(stderr, partial(sink, "stderr"))
+        self.outputs.add(stdout, partial(sink, "stdout"))
+        self.outputs.add(stderr, partial(sink, "stderr"))

@@ -25,12 +25,12 @@ class Queued(Generic[T]):
 
     `longest` is how many seconds it waits for a worker where its caller has set no `deadline`, which is in the loop's
     time. `expires` is when it fails, if nothing else happens. Only those of the same `key` go to a worker together, and
-    those without one by themselves.
+    those without one by themselves. `capture` is for what `Worker.call` takes it for.
     """
 
     __slots__ = (
-        "_begun", "_free", "_longest", "_loop", "_worker", "answer", "body", "deadline", "expires", "header", "key",
-        "queued", "request_id", "sent"
+        "_begun", "_free", "_longest", "_loop", "_worker", "answer", "body", "capture", "deadline", "expires", "header",
+        "key", "queued", "request_id", "sent"
     )  # fmt: skip
 
     def __init__(
@@ -38,20 +38,24 @@ class Queued(Generic[T]):
         header: Header,
         body: tuple[Part, ...],
         request_id: str,
-        *,
         deadline: float | None,
         longest: float,
+        *,
         key: Hashable = None,
+        capture: bool = False,
     ) -> None:
         self.header = header
         self.body = body
         self.request_id = request_id
         self.deadline = deadline
         self.key = key
+        self.capture = capture
+        self.sent = False
         self._longest = longest
         self._loop = loop = asyncio.get_running_loop()
+        self.queued = loop.time()
+        self.expires = self.queued + longest if deadline is None else deadline
         self.answer: asyncio.Future[T] = loop.create_future()
-        self.wait()
 
     @property
     def size(self) -> int:
@@ -63,20 +67,19 @@ class Queued(Generic[T]):
         """Seconds until it was sent, once it is."""
         return self._begun - self.queued
 
-    def wait(self) -> None:
-        """It is in the queue from now on."""
+    def wait_again(self) -> None:
+        """It is back in the queue from now on."""
         self.sent = False
         self.queued = self._loop.time()
         self.expires = self.queued + self._longest if self.deadline is None else self.deadline
 
     def begin(self, worker: Worker, free: Free) -> None:
         """Send it to a worker; `free` is told when that has ended it."""
-        self.hand_over()
-        self._worker, self._free = worker, free
-        self._send(worker)
+        raise NotImplementedError
 
-    def hand_over(self) -> None:
+    def hand_over(self, worker: Worker, free: Free) -> None:
         """It is a worker's from now on, and ends by its caller's deadline, if there is one."""
+        self._worker, self._free = worker, free
         self.sent = True
         self._begun = self._loop.time()
         self.expires = NEVER if self.deadline is None else self.deadline
@@ -104,47 +107,33 @@ class Queued(Generic[T]):
         if self.answer.done() and not self.answer.cancelled():
             self.answer.exception()
 
-    def _send(self, worker: Worker) -> None:
-        raise NotImplementedError
-
     def _over(self) -> None:
-        """The worker has ended it, and takes another one before anybody looks at this one's answer."""
+        """The worker has ended it."""
         self._free(self._worker, self._loop.time() - self._begun)
 
 
 class QueuedCall(Queued[tuple[Header, Received]]):
     """A call with one answer: the header and the body of the worker's `result`, or with `capture` of its `failed`."""
 
-    __slots__ = ("_capture",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        header: Header,
-        body: tuple[Part, ...],
-        request_id: str,
-        *,
-        deadline: float | None,
-        longest: float,
-        key: Hashable = None,
-        capture: bool = False,
-    ) -> None:
-        super().__init__(header, body, request_id, deadline=deadline, longest=longest, key=key)
-        self._capture = capture
+    def begin(self, worker: Worker, free: Free) -> None:
+        """Send it to a worker; `free` is told when that has ended it."""
+        self.hand_over(worker, free)
+        worker.call(self, self.header, self.body, self.request_id, capture=self.capture)
 
     def succeed(self, header: Header, body: Received) -> None:
         """Answer; of no effect if nobody waits any more."""
         if not self.answer.done():
             self.answer.set_result((header, body))
 
-    def _send(self, worker: Worker) -> None:
-        worker.call(self, self.header, self.body, self.request_id, capture=self._capture)
-
     # -- what the worker tells
 
     def answered(self, header: Header, body: Received) -> None:
         """The worker has a result."""
-        self._over()
-        self.succeed(header, body)
+        self._free(self._worker, self._loop.time() - self._begun)  # so it has its next one before this is looked at
+        if not self.answer.done():
+            self.answer.set_result((header, body))
 
     def failed(self, error: BaseException) -> None:
         """The worker has none."""
@@ -163,7 +152,9 @@ class QueuedStream(Queued[Stream]):
         if self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None:
             self.answer.result().close()
 
-    def _send(self, worker: Worker) -> None:
+    def begin(self, worker: Worker, free: Free) -> None:
+        """Send it to a worker; `free` is told when that has ended it."""
+        self.hand_over(worker, free)
         self.expires = NEVER  # the stream sees to it
         self._ended: asyncio.Future[tuple[Header, Received]] = self._loop.create_future()
         self._ended.add_done_callback(lambda ended: ended.exception())  # seen, whoever waits for it

@@ -115,10 +115,11 @@ class Link(asyncio.BufferedProtocol):
             self._large = None
             self._on_frame(large.header, large.body)
         wanted = 0
-        while not wanted:
-            dropped = min(self._drop, self._end - self._start)
-            self._drop -= dropped
-            self._start += dropped
+        while self._start < self._end and not wanted:
+            if self._drop:
+                dropped = min(self._drop, self._end - self._start)
+                self._drop -= dropped
+                self._start += dropped
             wanted = self._take_frame()
         if self._start == self._end:
             self._start = self._end = 0

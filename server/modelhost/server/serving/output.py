@@ -55,7 +55,7 @@ class Outputs:
             for descriptor, _ in self._poll.poll(0):
                 self._pipes[descriptor].take()
             self.owner = owner
-            late = [pipe for pipe in self._pipes.values() if pipe.has_some]
+            late = [pipe for pipe in self._pipes.values() if pipe.taken or pipe.rest]
         for pipe in late:
             self._pump.say(pipe.hand_on)
 
@@ -68,28 +68,23 @@ class Outputs:
 
 
 class Pipe:
-    """A pipe being drained. But for `take` and `has_some`, which need the lock, all is done on the pump's thread."""
+    """A pipe being drained, on the pump's thread, but for `take`. For that, `taken` and `rest` the lock is needed."""
 
     def __init__(self, outputs: Outputs, file: IO[bytes], sink: Sink) -> None:
         self.file = file
         self._outputs = outputs
         self._sink = sink
-        self._taken: list[tuple[str, bytes]] = []  # with its owner; not yet handed on
-        self._rest = b""
+        self.taken: list[tuple[str, bytes]] = []  # with its owner; not yet handed on
+        self.rest = b""
         self._rest_owner = ""
         self._deaf = False
-
-    @property
-    def has_some(self) -> bool:
-        """Whether there is something to hand on."""
-        return bool(self._taken or self._rest)
 
     def take(self) -> None:
         """Read what is there, all of it."""
         waiting = array("i", [0])
         fcntl.ioctl(self.file.fileno(), termios.FIONREAD, waiting, True)
         if waiting[0]:
-            self._taken.append((self._outputs.owner, os.read(self.file.fileno(), waiting[0])))
+            self.taken.append((self._outputs.owner, os.read(self.file.fileno(), waiting[0])))
 
     def read(self) -> bool:
         """Read and hand on what is there; false at the end."""
@@ -100,24 +95,24 @@ class Pipe:
                 return True
             except OSError:
                 data = b""
-            self._taken.append((self._outputs.owner, data))
+            self.taken.append((self._outputs.owner, data))
         self.hand_on()
         return bool(data)
 
     def hand_on(self) -> None:
         """Give the sink the lines that were taken."""
         with self._outputs.lock:
-            taken, self._taken = self._taken, []
+            taken, self.taken = self.taken, []
             owner = self._outputs.owner
         for whose, data in [*taken, (owner, b"")]:
             if whose != self._rest_owner:
                 self._end_line()
                 self._rest_owner = whose
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            forced = len(self._rest) > LINE_LIMIT
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            forced = len(self.rest) > LINE_LIMIT
             if forced:
-                lines.append(self._rest)
-                self._rest = b""
+                lines.append(self.rest)
+                self.rest = b""
             if lines:
                 self._tell(lines, cut=forced)
 
@@ -128,8 +123,8 @@ class Pipe:
         self._outputs.close(self)
 
     def _end_line(self) -> None:
-        if self._rest:
-            rest, self._rest = self._rest, b""
+        if self.rest:
+            rest, self.rest = self.rest, b""
             self._tell([rest], cut=True)
 
     def _tell(self, lines: list[bytes], *, cut: bool = False) -> None:

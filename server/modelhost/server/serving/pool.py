@@ -20,7 +20,7 @@ from modelhost.server.serving.host import WorkerHost, WorkerSpec
 from modelhost.server.serving.link import Received
 from modelhost.server.serving.stacking import stack_of
 from modelhost.server.serving.stream import Stream
-from modelhost.server.serving.tensors import Signature, Tensor, TensorCall, result_tensors
+from modelhost.server.serving.tensors import Tensor, TensorCall, result_tensors
 from modelhost.server.serving.worker import CALL, CAPTURED, Loaded, Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -66,6 +66,8 @@ class Pool:
         self, host: WorkerHost, spec: WorkerSpec, *, size: int, queue_size: int, room: Room, listener: PoolListener
     ) -> None:
         self._spec = spec
+        self._call_timeout = spec.call_timeout
+        self._signature = spec.signature if spec.signature.declares_any else None
         self._queue_size = queue_size
         self._listener = listener
         self._crew = Crew(host, spec, size, room, self)
@@ -85,11 +87,6 @@ class Pool:
     def call_timeout(self) -> float:
         """How long a call under way may still take, at most, in seconds."""
         return self._spec.call_timeout
-
-    @property
-    def signature(self) -> Signature:
-        """The tensors that the model declares."""
-        return self._spec.signature
 
     @property
     def size(self) -> int:
@@ -134,7 +131,7 @@ class Pool:
         that is cancelled gives up its place in the queue; a call that already runs goes on, its answer dropped.
         """
         key = JSON if self._joins_json else None
-        call = QueuedCall(CALL, (parameters,), request_id, deadline=deadline, longest=self.call_timeout, key=key)
+        call = QueuedCall(CALL, (parameters,), request_id, deadline, self._call_timeout, key=key)
         _, body = await self._take(call)
         return body
 
@@ -143,7 +140,7 @@ class Pool:
 
         The stream is to be closed. `call_timeout` is for each item; the worker is the stream's until it is over.
         """
-        call = QueuedStream(CALL, (parameters,), request_id, deadline=deadline, longest=self.call_timeout)
+        call = QueuedStream(CALL, (parameters,), request_id, deadline, self._call_timeout)
         return await self._take(call)
 
     async def infer(self, wanted: TensorCall, deadline: float | None, request_id: str) -> list[Tensor]:
@@ -151,20 +148,20 @@ class Pool:
 
         Raises `InvalidRequest` for what is not as the signature declares it, before anything is sent.
         """
-        self.signature.check_call(wanted)
+        if self._signature is not None:
+            self._signature.check_call(wanted)
         key = (stack_of(wanted) or ALONE) if self._joins_tensors else None
-        call = QueuedCall(wanted.header, wanted.body, request_id, deadline=deadline, longest=self.call_timeout, key=key)
+        call = QueuedCall(wanted.header, wanted.body, request_id, deadline, self._call_timeout, key=key)
         header, body = await self._take(call)
         outputs = result_tensors(header, body)
-        self.signature.check_result(outputs, wanted.outputs)
+        if self._signature is not None:
+            self._signature.check_result(outputs, wanted.outputs)
         return outputs
 
     async def debug(self, parameters: bytes, deadline: float | None, request_id: str) -> Debugged:
         """Call the model once and keep all that it says. Raises as `call`, but for what fails in the model."""
         asked = time.time()
-        call = QueuedCall(
-            CAPTURED, (parameters,), request_id, deadline=deadline, longest=self.call_timeout, capture=True
-        )
+        call = QueuedCall(CAPTURED, (parameters,), request_id, deadline, self._call_timeout, capture=True)
         header, body = await self._take(call)
         return Debugged.of(header, body, self._spec.mask, asked=asked, sent=asked + call.waited)
 
@@ -266,7 +263,7 @@ class Pool:
             if worker.lost.done():  # a moment ago
                 continue
             call = self._waiting.popleft()
-            if call.expire(self._loop.time()):
+            if call.answer.done() or call.expire(self._loop.time()):
                 self._idle.append(worker)
                 continue
             made: Queued[Any] | Batch = call

@@ -76,6 +76,11 @@ class Signature:
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
 
+    @property
+    def declares_any(self) -> bool:
+        """Whether there is anything to check."""
+        return bool(self.inputs or self.outputs)
+
     def check_call(self, call: TensorCall) -> None:
         """Raise `InvalidRequest` TENSOR_INVALID for a call that is not as declared."""
         if self.inputs:
@@ -140,21 +145,31 @@ def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:
     )
 
 
+class _Head(msgspec.Struct):
+    """What a worker says of a tensor in its answer; `size` in bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+_HEADS = list[_Head]
+
+
 def result_tensors(header: Header, body: Received) -> list[Tensor]:
     """The tensors of a worker's `result`. Raises `PredictionFailed` for one that holds none."""
     tensors, start = [], 0
     view = memoryview(body)
     try:
-        for one in header["tensors"]:
-            end = start + int(one["size"])
-            shape = tuple(map(int, one["shape"]))
-            tensor = Tensor(str(one["name"]), str(one["datatype"]), shape, view[start:end])
-            size = ELEMENT_BYTES.get(tensor.datatype)
-            if len(tensor.data) != end - start or (size and prod(shape) * size != end - start):
-                raise ValueError(tensor.name)
-            tensors.append(tensor)
-            start = end
-    except (KeyError, TypeError, ValueError):
+        for head in msgspec.convert(header.get("tensors"), _HEADS):
+            data = view[start : start + head.size]
+            size = ELEMENT_BYTES.get(head.datatype)
+            if len(data) != head.size or (size and prod(head.shape) * size != head.size):
+                raise ValueError(head.name)
+            tensors.append(Tensor(head.name, head.datatype, head.shape, data))
+            start += head.size
+    except ValueError:  # msgspec's own, too
         raise PredictionFailed(
             ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "the worker's answer does not hold tensors"
         ) from None

@@ -181,7 +181,9 @@ class Worker:
         What is written meanwhile belongs to `request_id`. With `capture`, which the header says too, the answer has it,
         and a call that failed in the model has an answer, too.
         """
-        self._begin_calls(count, request_id, capture=capture)
+        self.calls += count
+        self._capturing, self._batch = capture, 0
+        self._own_output(request_id)
         self._ask(asker, header, CALL_ANSWERS, *body)
         self._late.set(self._loop.time() + self._spec.call_timeout)
 
@@ -197,20 +199,18 @@ class Worker:
         The answer's header has `sizes`, that of each one's part of the body, and `failed`, the numbers of those whose
         part is the fields of a failure. An exception is that of all of them.
         """
-        self._begin_calls(len(parameters), request_id)
-        self._batch = len(parameters)
+        self.calls += len(parameters)
+        self._capturing, self._batch = False, len(parameters)
+        self._own_output(request_id)
         sizes = [len(each) for each in parameters]
         self._ask(asker, {**CALL, "sizes": sizes}, CALL_ANSWERS, *parameters)
         self._late.set(self._loop.time() + self._spec.call_timeout)
 
-    def _begin_calls(self, count: int, request_id: str, *, capture: bool = False) -> None:
-        self.calls += count
-        self._capturing, self._batch = capture, 0
-        self._own_output(request_id)
-
     def stream(self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""
-        self._begin_calls(1, request_id)
+        self.calls += 1
+        self._capturing, self._batch = False, 0
+        self._own_output(request_id)
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
         streams = STREAM in self.loaded.features
         self._stream = stream if streams else None
@@ -298,7 +298,7 @@ class Worker:
 
     def _own_output(self, request_id: str) -> None:
         self._request_id = request_id
-        self._body.output_belongs_to(request_id)
+        self._body.outputs.belong_to(request_id)  # what the last call wrote was out before its answer
 
     def _settle_call(self) -> None:
         self._asker = self._stream = None

@@ -97,7 +97,8 @@ class InferenceMethods:
 
     async def _infer(self, call: Call, request: InferRequest, pool: Pool, revision: int) -> Serialisable:
         message = request.message
-        _check_revision(_revision(message.model_version, "model_version"), revision, message.model_name)
+        if message.model_version:
+            _check_revision(_revision(message.model_version, "model_version"), revision, message.model_name)
         slow = codec.is_slow(request)
         wanted = await asyncio.to_thread(codec.decode, request) if slow else codec.decode(request)
         outputs = await pool.infer(wanted, call.deadline, call.request_id)

@@ -116,13 +116,19 @@ def test_very_many_raw_contents_are_left_to_the_library() -> None:
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 3_000_000])
 def test_a_response_is_what_the_library_would_write(size: int) -> None:
     data = random.Random(size).randbytes(size)
-    message = pb.ModelInferResponse(model_name="model", id="1")
+    message = pb.ModelInferResponse(model_name="model", model_version="3", id="é", raw_output_contents=[data, b"\1"])
     message.outputs.add(name="a", datatype="UINT8", shape=[size])
-    outputs = [Tensor("a", "UINT8", (size,), memoryview(data)), Tensor("b", "BOOL", (1,), b"\1")]
+    message.outputs.add(name="ü", datatype="BOOL", shape=[1, 1])
+    outputs = [Tensor("a", "UINT8", (size,), memoryview(data)), Tensor("ü", "BOOL", (1, 1), b"\1")]
 
-    response = InferResponse(message, outputs)
+    response = InferResponse("model", "3", "é", outputs)
 
     written = response.SerializeToString()
     assert len(written) == response.size
-    message.raw_output_contents.extend([data, b"\1"])
     assert pb.ModelInferResponse.FromString(written) == message
+
+
+def test_a_response_without_id_and_outputs_is_what_the_library_would_write() -> None:
+    written = InferResponse("model", "3", "", []).SerializeToString()
+
+    assert pb.ModelInferResponse.FromString(written) == pb.ModelInferResponse(model_name="model", model_version="3")

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from modelhost.inference import open_inference_pb2 as pb
-from modelhost.server.api.inference.messages import InferRequest, InferResponse
+from modelhost.server.api.inference.messages import InferRequest
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.serving.link import Part
 from modelhost.server.serving.tensors import (
@@ -93,13 +93,6 @@ def decode(received: InferRequest) -> TensorCall:
 def can_be_typed(outputs: Sequence[Tensor]) -> bool:
     """Whether all have typed contents, for all must be alike."""
     return all(one.datatype in _TYPED for one in outputs)
-
-
-def encode(response: pb.ModelInferResponse, outputs: Sequence[Tensor]) -> InferResponse:
-    """A response with a model's tensors, raw."""
-    for one in outputs:
-        response.outputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
-    return InferResponse(response, outputs)
 
 
 def encode_typed(response: pb.ModelInferResponse, outputs: Sequence[Tensor]) -> None:

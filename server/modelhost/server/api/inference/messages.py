@@ -6,6 +6,7 @@ https://protobuf.dev/programming-guides/encoding/ says how fields lie in a messa
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
@@ -15,6 +16,7 @@ from modelhost.server.serving.tensors import MOST_TENSORS, Tensor
 
 LARGE_BYTES = 64 * 1024  # below that, to copy costs less than to look
 MOST_FIELDS = 4 * MOST_TENSORS  # that are looked at one by one; no right request has so many
+MOST_KEPT = 1000
 _RAW_INPUT = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUT = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _VARINT, _LENGTH, _FIXED = 0, 2, {1: 8, 5: 4}  # wire types; bytes of those that are always as long
@@ -46,17 +48,40 @@ class InferRequest:
 
 
 class InferResponse:
-    """A ModelInferResponse with raw contents, as far as the dispatcher knows messages; `size` is what it will have."""
+    """A ModelInferResponse with raw contents, as far as the dispatcher knows messages; `size` is what it will have.
 
-    def __init__(self, message: pb.ModelInferResponse, outputs: Sequence[Tensor]) -> None:
-        self._parts: list[Part] = [message.SerializeToString()]
+    A model answers with the same tensors again and again, but for their elements: what is said of them is kept.
+    """
+
+    def __init__(self, model_name: str, model_version: str, request_id: str, outputs: Sequence[Tensor]) -> None:
+        parts: list[Part] = [_beginning(model_name, model_version)]
+        if request_id:
+            parts.append(pb.ModelInferResponse(id=request_id).SerializeToString())
+        parts += [_output(one.name, one.datatype, one.shape) for one in outputs]
         for one in outputs:
-            self._parts += [_varint(_RAW_OUTPUT << 3 | _LENGTH) + _varint(len(one.data)), one.data]
-        self.size = sum(map(len, self._parts))
+            parts += (_before_raw(len(one.data)), one.data)
+        self._parts = parts
+        self.size = sum(map(len, parts))
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - as the library calls it
         """Its bytes."""
         return b"".join(self._parts)
+
+
+@lru_cache(MOST_KEPT)
+def _beginning(model_name: str, model_version: str) -> bytes:
+    return pb.ModelInferResponse(model_name=model_name, model_version=model_version).SerializeToString()
+
+
+@lru_cache(MOST_KEPT)
+def _output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    output = pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape)
+    return pb.ModelInferResponse(outputs=[output]).SerializeToString()
+
+
+@lru_cache(MOST_KEPT)
+def _before_raw(size: int) -> bytes:
+    return _varint(_RAW_OUTPUT << 3 | _LENGTH) + _varint(size)
 
 
 def _split(data: bytes) -> tuple[bytes, list[memoryview]] | None:

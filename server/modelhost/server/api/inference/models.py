@@ -1,7 +1,7 @@
 """Open Inference methods that are about the server and its models. `model_infer` is the hot path."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.api import names
@@ -9,13 +9,14 @@ from modelhost.server.api.admission import Admission
 from modelhost.server.api.call import Call
 from modelhost.server.api.calling import ModelCalls
 from modelhost.server.api.inference import codec
-from modelhost.server.api.inference.messages import InferRequest
+from modelhost.server.api.inference.messages import InferRequest, InferResponse
 from modelhost.server.api.methods import Serialisable
 from modelhost.server.control.deployments import Deployments
 from modelhost.server.errors import InvalidRequest, NotFound, PredictionFailed
 from modelhost.server.resources import ModelSettings, TensorSpec
 from modelhost.server.serving.pool import Pool
 from modelhost.server.serving.router import Router
+from modelhost.server.serving.tensors import Tensor
 from modelhost.server.store.database import Database, Transaction
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -102,18 +103,23 @@ class InferenceMethods:
         slow = codec.is_slow(request)
         wanted = await asyncio.to_thread(codec.decode, request) if slow else codec.decode(request)
         outputs = await pool.infer(wanted, call.deadline, call.request_id)
-        answer = pb.ModelInferResponse(model_name=message.model_name, model_version=str(revision), id=message.id)
         if codec.is_typed(request) and codec.can_be_typed(outputs):
-            size = sum(len(one.data) for one in outputs)
-            self._check_size(size)
-            if size > codec.SLOW_BYTES:
-                await asyncio.to_thread(codec.encode_typed, answer, outputs)
-            else:
-                codec.encode_typed(answer, outputs)
-            self._check_size(answer.ByteSize())
-            return answer
-        response = codec.encode(answer, outputs)
+            return await self._typed(message, revision, outputs)
+        response = InferResponse(message.model_name, str(revision), message.id, outputs)
         self._check_size(response.size)
+        return response
+
+    async def _typed(
+        self, request: pb.ModelInferRequest, revision: int, outputs: Sequence[Tensor]
+    ) -> pb.ModelInferResponse:
+        response = pb.ModelInferResponse(model_name=request.model_name, model_version=str(revision), id=request.id)
+        size = sum(len(one.data) for one in outputs)
+        self._check_size(size)
+        if size > codec.SLOW_BYTES:
+            await asyncio.to_thread(codec.encode_typed, response, outputs)
+        else:
+            codec.encode_typed(response, outputs)
+        self._check_size(response.ByteSize())
         return response
 
     def _check_size(self, size: int) -> None:

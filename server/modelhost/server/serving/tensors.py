@@ -154,7 +154,10 @@ class _Head(msgspec.Struct):
     size: int
 
 
-_HEADS = list[_Head]
+class _Answer(msgspec.Struct):
+    """The header of a `result` that holds tensors."""
+
+    tensors: list[_Head]
 
 
 def result_tensors(header: Header, body: Received) -> list[Tensor]:
@@ -162,7 +165,7 @@ def result_tensors(header: Header, body: Received) -> list[Tensor]:
     tensors, start = [], 0
     view = memoryview(body)
     try:
-        for head in msgspec.convert(header.get("tensors"), _HEADS):
+        for head in msgspec.convert(header, _Answer).tensors:
             data = view[start : start + head.size]
             size = ELEMENT_BYTES.get(head.datatype)
             if len(data) != head.size or (size and prod(head.shape) * size != head.size):

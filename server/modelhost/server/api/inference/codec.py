@@ -233,6 +233,8 @@ def _parameters(request: pb.ModelInferRequest) -> dict[str, Parameter]:
 def _outputs(request: pb.ModelInferRequest) -> list[str]:
     """Names of the outputs that are wanted. Raises `InvalidRequest`."""
     names: list[str] = []
+    if not request.outputs:
+        return names
     for index, output in enumerate(request.outputs):
         problem = "its name must have 1 to 200 bytes" if not 0 < len(output.name.encode()) <= NAME_BYTES else ""
         problem = problem or ("the call asks for it twice" if output.name in names else _refused(output.parameters))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from functools import partial
 from typing import Any
 
 from google.protobuf.struct_pb2 import Value
@@ -62,19 +63,19 @@ class PredictMethods:
         return await self._calls.run(
             call,
             names.parse_service(request.service),
-            lambda pool, revision: self._predict(pool, revision, call.deadline, call.request_id, request),
+            partial(self._predict, call, request),
         )
 
-    async def _predict(
-        self, pool: Pool, revision: int, deadline: float | None, request_id: str, request: pb.PredictRequest
-    ) -> pb.PredictResponse:
-        result = await pool.call(await parameters_of(request), deadline, request_id)
-        if request.HasField("parameters_json"):
+    async def _predict(self, call: Call, request: pb.PredictRequest, pool: Pool, revision: int) -> pb.PredictResponse:
+        is_json = request.HasField("parameters_json")
+        parameters = request.parameters_json.encode() if is_json else await parameters_of(request)
+        result = await pool.call(parameters, call.deadline, call.request_id)
+        if is_json:
             check_size(len(result), self._result_limit)
-            return pb.PredictResponse(result_json=result.decode(), revision=revision, request_id=request_id)
+            return pb.PredictResponse(result_json=result.decode(), revision=revision, request_id=call.request_id)
         value = await to_value(result)
         check_size(value.ByteSize(), self._result_limit)
-        return pb.PredictResponse(result=value, revision=revision, request_id=request_id)
+        return pb.PredictResponse(result=value, revision=revision, request_id=call.request_id)
 
     async def describe_service(self, call: Call, request: pb.DescribeServiceRequest) -> pb.DescribeServiceResponse:
         """Say what a service is."""

@@ -50,23 +50,19 @@ class TensorCall(msgspec.Struct, frozen=True):
     outputs: Sequence[str]
 
     @property
-    def header(self) -> Header:
-        """The header of the message `call`."""
-        tensors = [
-            {"name": one.name, "datatype": one.datatype, "shape": one.shape, "size": len(one.data)}
-            for one in self.tensors
-        ]
+    def message(self) -> tuple[Header, tuple[Part, ...]]:
+        """The message `call`: its header, and its body, the tensors' data one after the other."""
+        tensors, body = [], []
+        for one in self.tensors:
+            data = one.data
+            tensors.append({"name": one.name, "datatype": one.datatype, "shape": one.shape, "size": len(data)})
+            body.append(data)
         header: Header = {"type": "call", "tensors": tensors}
         if self.parameters:
             header["parameters"] = self.parameters
         if self.outputs:
             header["outputs"] = self.outputs
-        return header
-
-    @property
-    def body(self) -> tuple[Part, ...]:
-        """The tensors' data, one after the other."""
-        return tuple(one.data for one in self.tensors)
+        return header, tuple(body)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.api import names
@@ -93,7 +94,7 @@ class InferenceMethods:
         return await self._calls.run(
             call,
             names.parse_service(request.message.model_name, "model_name"),
-            lambda pool, revision: self._infer(call, request, pool, revision),
+            partial(self._infer, call, request),
         )
 
     async def _infer(self, call: Call, request: InferRequest, pool: Pool, revision: int) -> Serialisable:

@@ -31,15 +31,30 @@ host: ## Install what this host lacks of R and Git (Debian or Ubuntu, as root)
 
 venv: $(VENV)/.made ## Make the virtual environment with everything for development
 
+# $(1): the folder, $(2): the Python, $(3): dependency groups besides what the server needs.
 # rpy2 in ABI mode is pure Python: no compiler, and no R while it is installed.
+define make_venv
+@python="$(2)"; [ -n "$$python" ] || python=$$(command -v python3); \
+"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "ModelHost needs Python 3.11 or newer; this host has $$("$$python" -V 2>&1)" >&2; exit 2; }; \
+"$$python" -m venv $(1)
+$(1)/bin/python -m pip install -q --upgrade 'pip>=25.1'
+RPY2_CFFI_MODE=ABI $(1)/bin/python -m pip install -q -e '.[server]' $(3)
+@touch $@
+endef
+
 $(VENV)/.made: pyproject.toml | host
-	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(command -v python3); \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "ModelHost needs Python 3.11 or newer; this host has $$("$$python" -V 2>&1)" >&2; exit 2; }; \
-	"$$python" -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	RPY2_CFFI_MODE=ABI $(BIN)/python -m pip install -q -e '.[server]' --group test --group check
-	@touch $@
+	$(call make_venv,$(VENV),$(PYTHON),--group test --group check)
+
+# Servers that are compared have the same Python: the system's, where it will do. One that a version manager has compiled
+# is mostly without the optimisations of the build, and a fifth slower.
+BENCH_VENV := build/bench-venv
+BENCH := $(BENCH_VENV)/bin/python
+BENCH_PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo /usr/bin/python3 || echo "$(PYTHON)")
+
+$(BENCH_VENV)/.made: pyproject.toml | host bench-host
+	$(call make_venv,$(BENCH_VENV),$(BENCH_PYTHON),--group test)
 
 demo: venv ## Deploy three old models and predict with each
 	@$(BIN)/python examples/demo.py
@@ -56,14 +71,14 @@ test: venv ## Run all tests
 chaos: venv ## Two minutes of everything that can go wrong (CHAOS_SECONDS=, CHAOS_SEED=)
 	@$(BIN)/python -m tests.chaos
 
-bench: venv bench-host ## How fast calls are and what deploying costs (BENCH_ROUNDS=, BENCH_SECONDS=, BENCH_ONLY=)
-	@$(BIN)/python -m benchmarks.bench --only "$(BENCH_ONLY)"
+bench: $(BENCH_VENV)/.made ## How fast calls are and what deploying costs (BENCH_ROUNDS=, BENCH_SECONDS=, BENCH_ONLY=)
+	@$(BENCH) -m benchmarks.bench --only "$(BENCH_ONLY)"
 
-bench-peers: venv bench-host bench-peers-host ## The same beside other servers, which are installed below build/peers
-	@$(BIN)/python -m benchmarks.bench --peers --only "$(BENCH_ONLY)"
+bench-peers: $(BENCH_VENV)/.made bench-peers-host ## The same beside other servers, which are installed below build/peers
+	@$(BENCH) -m benchmarks.bench --peers --only "$(BENCH_ONLY)"
 
-bench-recovery: venv ## How soon a killed worker is replaced under load
-	@$(BIN)/python -m benchmarks.recovery
+bench-recovery: $(BENCH_VENV)/.made ## How soon a killed worker is replaced under load
+	@$(BENCH) -m benchmarks.recovery
 
 bench-host: host ## Install what benchmarks need besides (Debian or Ubuntu, as root)
 	@command -v h2load >/dev/null && exit 0; \
@@ -90,11 +105,11 @@ bench-peers-host: host
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$package >/dev/null || true; \
 	done
 
-bench-auth: venv bench-host ## What tokens, grants, limits and usage cost a call
-	@$(BIN)/python -m benchmarks.auth
+bench-auth: $(BENCH_VENV)/.made ## What tokens, grants, limits and usage cost a call
+	@$(BENCH) -m benchmarks.auth
 
-bench-batching: venv bench-host ## What batches give
-	@$(BIN)/python -m benchmarks.batching
+bench-batching: $(BENCH_VENV)/.made ## What batches give
+	@$(BENCH) -m benchmarks.batching
 
 check: venv proto-check ## Lint, formats, types, stubs, reference pages
 	$(BIN)/ruff check .

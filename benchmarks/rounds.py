@@ -41,7 +41,7 @@ HTTP1_SHAPES = {how: Shape(shape.connections * shape.streams, 1) for how, shape 
 CLOSED = (How.ONE, How.EIGHT, How.MANY, How.MOST)
 LOADS = {
     "sum": (*CLOSED, How.TURN, How.HALF, How.BUSY),
-    "json": (*CLOSED, How.HALF, How.BUSY),
+    "json": (*CLOSED, How.TURN, How.HALF, How.BUSY),
     "mib1": (How.ONE, How.EIGHT),
     "mib16": (How.ONE,),
     "many": (How.TURN,),
@@ -117,8 +117,12 @@ class Samples:
         return self._median([ours[each].load.rate / theirs[each].load.rate for each in ours if each in theirs])
 
     def peak(self, server: str, work: str) -> float:
-        """The most that was answered per second so far, whatever was under way; 0 if nothing was measured."""
-        return max((self.rate((server, work, how)) or 0 for how in SHAPES if how is not How.TURN), default=0)
+        """The most that was answered per second so far; 0 if nothing was measured.
+
+        To the client that is to send at a share of it, where that was measured: it takes more CPU than h2load.
+        """
+        of_client = self.rate((server, work, How.TURN))
+        return of_client or max((self.rate((server, work, how)) or 0 for how in SHAPES), default=0)
 
     @staticmethod
     def _median(values: list[float]) -> float | None:

@@ -114,7 +114,17 @@ def test_one_that_is_set_for_each_of_many_calls_has_one_timer(rung: Rung) -> Non
 
 
 def test_a_closed_one_leaves_the_loop_nothing(rung: Rung) -> None:
+    timers: list[asyncio.TimerHandle] = []
+    call_at = rung.clock.call_at
+
+    def kept(*arguments: object, **options: object) -> asyncio.TimerHandle:
+        timers.append(call_at(*arguments, **options))  # type: ignore[arg-type]
+        return timers[-1]
+
+    rung.clock.call_at = kept  # type: ignore[method-assign, assignment]
     rung.set(10)
+    rung.set(5)
     rung.alarm.close()
+    assert [timer.cancelled() for timer in timers] == [True, True]
     rung.wait(20)
     assert rung.count == 0

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from modelhost.inference import open_inference_pb2 as pb
-from modelhost.server.api.inference.messages import LARGE_BYTES, MOST_FIELDS, InferRequest, InferResponse
+from modelhost.server.api.inference.messages import LARGE_BYTES, MOST_FIELDS, InferRequest, InferResponse, _output
 from modelhost.server.serving.tensors import Tensor
 
 UNKNOWN = bytes([15 << 3 | 0, 1]) + bytes([15 << 3 | 5, 1, 2, 3, 4]) + bytes([15 << 3 | 1]) + b"12345678"
@@ -69,7 +69,10 @@ def test_fields_may_come_in_any_order_and_some_may_be_unknown(seed: int) -> None
     chance.shuffle(pieces)
     data = b"".join(pieces)
 
-    assert whole(parsed(data)) == pb.ModelInferRequest.FromString(data)
+    received = parsed(data)
+
+    assert [type(part) for part in received.raw] == [memoryview] * 3
+    assert whole(received) == pb.ModelInferRequest.FromString(data)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +135,27 @@ def test_a_response_without_id_and_outputs_is_what_the_library_would_write() -> 
     written = InferResponse("model", "3", "", []).SerializeToString()
 
     assert pb.ModelInferResponse.FromString(written) == pb.ModelInferResponse(model_name="model", model_version="3")
+
+
+def test_what_is_kept_of_one_response_is_not_said_of_another() -> None:
+    for name, datatype, shape in [
+        ("a", "UINT8", (2,)),
+        ("a", "INT8", (2,)),
+        ("a", "INT8", (1, 2)),
+        ("b", "INT8", (2,)),
+    ]:
+        for model, version in [("m", "1"), ("m", "2"), ("n", "1")]:
+            written = InferResponse(model, version, "", [Tensor(name, datatype, shape, b"xy")]).SerializeToString()
+
+            message = pb.ModelInferResponse(model_name=model, model_version=version, raw_output_contents=[b"xy"])
+            message.outputs.add(name=name, datatype=datatype, shape=shape)
+            assert pb.ModelInferResponse.FromString(written) == message
+
+
+def test_of_outputs_with_long_names_nothing_is_kept() -> None:
+    before = _output.cache_info().currsize
+    for number in range(3):
+        name = f"{number}" * 10_000
+        written = InferResponse("m", "1", "", [Tensor(name, "INT8", (1,), b"x")]).SerializeToString()
+        assert pb.ModelInferResponse.FromString(written).outputs[0].name == name
+    assert _output.cache_info().currsize == before

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from modelhost.server.serving.link import HEADER_LIMIT, FrameInvalid, Header, Link
+from modelhost.server.serving.link import HEADER_LIMIT, ROOM_BYTES, FrameInvalid, Header, Link
 
 LIMIT = 1000
 BIG = 5_000_000
+LARGE = 300_000
 
 
 def frame(header: Any, body: bytes = b"") -> bytes:
@@ -76,6 +77,16 @@ async def ends() -> AsyncIterator[Ends]:
     await ends.end()
 
 
+@pytest.fixture
+async def large() -> AsyncIterator[Ends]:
+    ends = Ends()
+    await ends.connect(LARGE)
+    yield ends
+    ends.link.close()
+    ends.theirs.close()
+    await ends.end()
+
+
 # ---- receiving
 
 
@@ -124,6 +135,25 @@ async def test_any_frames_in_any_pieces_arrive_as_they_were_sent(ends: Ends, see
     await ends.write(*(stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a < b))
 
     assert await ends.received(60) == sent
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_large_bodies_and_headers_arrive_however_they_are_cut(large: Ends, seed: int) -> None:
+    """Those that do not fit into the link's buffer, those that just do, and those that are over the limit."""
+    chance = random.Random(seed)
+    sizes = [0, 1, ROOM_BYTES - 40, ROOM_BYTES - 1, ROOM_BYTES, ROOM_BYTES + 1, LARGE - 1, LARGE, LARGE + 1, LARGE * 2]
+    sent, stream = [], b""
+    for number in range(30):
+        header = {"id": number, "x": "y" * chance.choice([0, 10, 5000, 100_000])}
+        body = chance.randbytes(chance.choice(sizes))
+        stream += frame(header, body)
+        over = len(body) > LARGE
+        sent.append(({**header, "oversize": len(body)}, b"") if over else (header, body))
+    cuts = sorted(chance.randrange(len(stream)) for _ in range(60))
+
+    await large.write(*(stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a < b))
+
+    assert await large.received(30) == sent
 
 
 # ---- bodies that are too large
@@ -218,13 +248,14 @@ async def test_what_is_sent_is_a_frame_of_any_size(ends: Ends, size: int) -> Non
 
 
 async def test_frames_are_sent_in_their_order(ends: Ends) -> None:
-    for number in range(10):
-        ends.link.send({"id": number}, b"x" * (70_000 if number % 2 else 3))
+    bodies = [bytes([number]) * (70_000 if number % 2 else 3) for number in range(10)]
+    for number, body in enumerate(bodies):
+        ends.link.send({"id": number}, body[:2], memoryview(body)[2:])
 
-    for number in range(10):
+    for number, body in enumerate(bodies):
         head, length = struct.unpack("<IQ", await ends.read(12))
         assert json.loads(await ends.read(head)) == {"id": number}
-        await ends.read(length)
+        assert await ends.read(length) == body
 
 
 async def test_sending_after_the_end_does_nothing(ends: Ends) -> None:

@@ -209,3 +209,14 @@ def test_the_guide_lists_every_name_with_its_labels(metrics: Metrics, router: Ro
     of_pools = {"modelhost_workers", "modelhost_workers_wanted", "modelhost_queued_calls", "modelhost_running_calls"}
     assert listed.keys() == told.keys() | of_pools
     assert {name: labels for name, labels in listed.items() if name in told} == told
+
+
+def test_a_call_that_outlives_its_service_makes_no_new_series(router: Router, metrics: Metrics) -> None:
+    service = router.find("model-1")
+    router.remove("svc-1")
+
+    metrics.calls.ended(service, "OK", "", 0.1)
+
+    seen = read(metrics)
+    assert seen.value("modelhost_calls_total") == 1
+    assert seen.value("modelhost_calls_total", service="", deployment="") == 1

@@ -130,3 +130,13 @@ async def test_room_is_made_for_what_was_taken_not_for_what_was_made(worker: Wor
         await worker.stream.next()
     worker.make(ROOM_ITEMS // 2)
     assert not worker.stream.put(b"1", None)
+
+
+@on_a_clock
+async def test_time_that_is_over_as_the_last_answer_comes_is_nobodys_fault(worker: Worker) -> None:
+    """The worker may have its next call by then."""
+    worker.clock.passed += TIMEOUT
+    worker.answer.set_result(({}, b""))
+    worker.stream._late()  # as it rings before the loop has told anybody of the answer
+    assert worker.overran == 0
+    assert await worker.stream.next() is None

@@ -120,6 +120,7 @@ def test_a_service_that_was_made_open_is_everybodys(
     assert raw_outputs(clients["nobody"].infer(model))
     assert failure(clients["nobody"], "ModelReady", name="nowhere").code == "UNAUTHENTICATED"
     server.client.admin.CloseService(service_pb2.CloseServiceRequest(name=model))
+    assert failure(clients["nobody"], "ModelInfer", model_name=model).code == "UNAUTHENTICATED"
 
 
 def test_how_the_server_is_everybody_may_ask(clients: dict[str, InferenceClient]) -> None:

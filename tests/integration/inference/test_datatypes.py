@@ -26,6 +26,10 @@ TYPED: dict[str, dict[str, Any]] = {
     "FP64": {"fp64_contents": list(struct.unpack("<6d", SIX["FP64"]))},
     "BYTES": {"bytes_contents": [b"", b"one", b"zwei", "äöü \U0001f600".encode(), b"5", b"six\nlines"]},
 }
+CODES = {
+    "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
+    "FP32": "f", "FP64": "d",
+}  # fmt: skip
 # R's numbers are doubles: what those do not hold does not come back.
 FOR_R = {
     "INT64": ({"int64_contents": [-(2**53), 2**53, 0, 1, 2, 3]}, numbers("q", -(2**53), 2**53, 0, 1, 2, 3)),
@@ -61,6 +65,8 @@ def test_raw_and_typed_contents_are_the_same_to_the_model() -> None:
             assert texts(*values) == SIX[datatype]
         elif datatype == "BOOL":
             assert bytes(values) == SIX[datatype]
+        else:
+            assert numbers(CODES[datatype], *values) == SIX[datatype]
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])

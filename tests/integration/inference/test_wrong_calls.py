@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,8 +287,23 @@ def test_a_result_that_is_not_as_declared_is_the_models_mistake(
     assert failed.info.metadata["request_id"]
 
 
-def test_a_model_that_raises_fails_as_in_predict(inference: InferenceClient, echo_of: Callable[[str], str]) -> None:
-    """Its declared outputs are not among what it has got."""
+def test_a_model_that_raises_fails_as_in_predict(
+    server: RunningServer, inference: InferenceClient, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": b"def predict(t):\n    raise KeyError('no such turbine')\n"})
+    server.add_source("inference-raises", repo)
+    server.deploy("raises", "inference-raises")
+
+    failed = refusal(inference, infer_request("raises", ("x", "BOOL", [1], b"\0")))
+
+    assert (failed.code, failed.reason) == ("UNKNOWN", "MODEL_RAISED")
+    assert "no such turbine" in str(failed)
+
+
+def test_an_output_that_is_declared_and_not_returned_is_refused(
+    inference: InferenceClient, echo_of: Callable[[str], str]
+) -> None:
     failed = refusal(inference, infer_request(echo_of("python3.6"), ("x", "BOOL", [1], b"\0")))
 
     assert (failed.code, failed.reason) == ("UNKNOWN", "RESULT_NOT_SERIALISABLE")

@@ -135,3 +135,31 @@ async def test_a_drain_that_is_cancelled_closes_the_pool(stage: Stage, gate: Gat
 
     stage.assert_nothing_is_left()
     await failure(running)
+
+
+async def test_the_deadline_of_a_call_counts_though_its_worker_has_hung_up(stage: Stage) -> None:
+    pool = await stage.pool("meddles_with_the_link")
+    call = asyncio.create_task(pool.call(b'["close", 2]', asyncio.get_running_loop().time() + 0.3))
+
+    error = await failure(call)
+
+    assert error.reason == ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED
+    assert pool.status.running == 1  # it is deaf, and ends later
+    await until(lambda: pool.status.running == 0)
+    await until(lambda: stage.ended != [])
+
+
+async def test_a_drain_is_over_as_soon_as_the_last_caller_has_left(stage: Stage, gate: Gate) -> None:
+    """Even where he leaves in the very turn in which a worker becomes free for him."""
+    pool = await stage.pool("obliging")
+    running = await begin(stage, pool, "running", gate)
+    waiting = await queue(pool, "waiting")
+    drained = asyncio.create_task(pool.drain(LONG * 10))
+    await asyncio.sleep(0)
+
+    gate.open()
+    running.add_done_callback(lambda _: waiting.cancel())
+    async with asyncio.timeout(LONG):
+        await drained
+
+    await asyncio.wait([running, waiting])

@@ -49,8 +49,11 @@ class CallCounts(Collector):
         self._durations: dict[tuple[str, str, str], _Durations] = {}
 
     def ended(self, of: Service | None, code: str, reason: str, seconds: float) -> None:
-        """A call has its answer, or its caller went away. `of` is None where the caller named no service that is."""
-        service, deployment = (of.service_id, of.deployment_id) if of else ("", "")
+        """A call has its answer, or its caller went away. `of` is None where the caller named no service that is.
+
+        A call that outlives its service is counted like that, too: what was counted of the service is forgotten.
+        """
+        service, deployment = ("", "") if of is None or of.gone else (of.service_id, of.deployment_id)
         entry = self._entries.get((service, deployment, code, reason))
         if entry is None:
             outcome = "error" if reason or code != "OK" else "ok"

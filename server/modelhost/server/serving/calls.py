@@ -168,10 +168,10 @@ class QueuedStream(Queued[Stream]):
 
     def answered(self, header: Header, body: Received) -> None:
         """The worker has said the last of the stream."""
-        self._over()
         self._ended.set_result((header, body))
+        self._over()
 
     def failed(self, error: BaseException) -> None:
         """The stream has failed, or the worker."""
-        self._over()
         self._ended.set_exception(error)
+        self._over()

@@ -187,8 +187,8 @@ class Pool:
         self._mean_seconds += (seconds - self._mean_seconds) * NEWEST_WEIGHT
         if self._closing:
             self._send_away(_stopped())  # those of a batch that failed are back in the queue
-        elif self._waiting:
-            self._expiry.no_later_than(self._waiting[0].expires)  # they have new times
+        elif self._waiting and self._waiting[0].key == ALONE:  # they may have new times
+            self._expiry.no_later_than(min(call.expires for call in self._waiting))
         self._offer(worker)
 
     async def drain(self, grace: float) -> None:
@@ -265,6 +265,7 @@ class Pool:
             call = self._waiting.popleft()
             if call.answer.done() or call.expire(self._loop.time()):
                 self._idle.append(worker)
+                self._moved.set()
                 continue
             made: Queued[Any] | Batch = call
             if self._batches is not None and isinstance(call, QueuedCall) and call.key is not None:
@@ -300,9 +301,10 @@ class Pool:
         return True
 
     def gone(self, worker: Worker) -> None:
-        """Forget it."""
+        """Forget it. If it has a call, that is under way until it has failed."""
         self._moved.set()
-        self._busy.pop(worker, None)
+        if not worker.is_busy:
+            self._busy.pop(worker, None)
         self.withdraw(worker)
         self._listener.changed()
 

@@ -13,7 +13,7 @@ from modelhost.v1.error_reason_pb2 import ErrorReason
 class Service:
     """A service that can be called, or could be if its deployment ran. `state` is the deployment's when last read.
 
-    `open` is whether everybody may call it.
+    `open` is whether everybody may call it, `gone` whether it is none any more, though a call may be under way.
     """
 
     service_id: str
@@ -23,6 +23,7 @@ class Service:
     revision: int = 0
     state: DeploymentState = DeploymentState.STOPPED
     open: bool = False
+    gone: bool = False
 
     @property
     def starting(self) -> bool:
@@ -51,7 +52,7 @@ class Router:
         """Forget a service."""
         if service := self._services.pop(service_id, None):
             self._services.pop(service.deployment_id, None)
-            service.pool = None
+            service.pool, service.gone = None, True
             self._count_open -= service.open
             self.changed(service)
             for listener in self._on_removal:

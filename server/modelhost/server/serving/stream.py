@@ -150,6 +150,8 @@ class Stream:
         self._timers["next"] = self._loop.call_later(self._timeout, self._late)
 
     def _late(self) -> None:
+        if self.ended.done():  # in this very turn: the worker has another call by now
+            return
         if self._is_held_up:
             self.fail(caller_too_slow(self._timeout))
         else:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -141,13 +141,16 @@ def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:
     )
 
 
+_Extent = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class _Head(msgspec.Struct):
     """What a worker says of a tensor in its answer; `size` in bytes."""
 
     name: str
     datatype: str
-    shape: tuple[int, ...]
-    size: int
+    shape: tuple[_Extent, ...]
+    size: _Extent
 
 
 class _Answer(msgspec.Struct):
@@ -164,6 +167,8 @@ def result_tensors(header: Header, body: Received) -> list[Tensor]:
         for head in msgspec.convert(header, _Answer).tensors:
             data = view[start : start + head.size]
             size = ELEMENT_BYTES.get(head.datatype)
+            if not head.name.isascii():
+                head.name.encode()  # what UTF-8 does not have is a `ValueError`
             if len(data) != head.size or (size and prod(head.shape) * size != head.size):
                 raise ValueError(head.name)
             tensors.append(Tensor(head.name, head.datatype, head.shape, data))

@@ -184,8 +184,8 @@ class Worker:
         self.calls += count
         self._capturing, self._batch = capture, 0
         self._own_output(request_id)
-        self._ask(asker, header, CALL_ANSWERS, *body)
         self._late.set(self._loop.time() + self._spec.call_timeout)
+        self._ask(asker, header, CALL_ANSWERS, *body)
 
     async def debug(self, parameters: bytes, request_id: str) -> tuple[Header, Received]:
         """Make a call of a worker that is in no pool; returns the answer with all that was seen of it."""
@@ -203,8 +203,8 @@ class Worker:
         self._capturing, self._batch = False, len(parameters)
         self._own_output(request_id)
         sizes = [len(each) for each in parameters]
-        self._ask(asker, {**CALL, "sizes": sizes}, CALL_ANSWERS, *parameters)
         self._late.set(self._loop.time() + self._spec.call_timeout)
+        self._ask(asker, {**CALL, "sizes": sizes}, CALL_ANSWERS, *parameters)
 
     def stream(self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.serving.link import Part
-from modelhost.server.serving.tensors import MOST_TENSORS, Tensor
+from modelhost.server.serving.tensors import MOST_TENSORS, NAME_BYTES, Tensor
 
 LARGE_BYTES = 64 * 1024  # below that, to copy costs less than to look
 MOST_FIELDS = 4 * MOST_TENSORS  # that are looked at one by one; no right request has so many
@@ -57,7 +57,9 @@ class InferResponse:
         parts: list[Part] = [_beginning(model_name, model_version)]
         if request_id:
             parts.append(pb.ModelInferResponse(id=request_id).SerializeToString())
-        parts += [_output(one.name, one.datatype, one.shape) for one in outputs]
+        for one in outputs:
+            output = _output if len(one.name) <= NAME_BYTES else _output.__wrapped__  # few and short ones are kept
+            parts.append(output(one.name, one.datatype, one.shape))
         for one in outputs:
             parts += (_before_raw(len(one.data)), one.data)
         self._parts = parts

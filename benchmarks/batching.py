@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Shape, Target, frame, need_h2load, throughput
+from benchmarks.frames import frame
+from benchmarks.load import Shape, Target, need_h2load, throughput
 from modelhost.client import AsyncClient
 from modelhost.v1 import predict_pb2, service_pb2
 from tests.e2e.daemon import Daemon, find_python

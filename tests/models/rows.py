@@ -1,6 +1,7 @@
 """Treats each row of its tensors by itself, in nested lists. Says how many rows it had in a call, by the file NOTES.
 
-A first row that is -1 waits for the file UNTIL; one that is -2 fails the call, -3 loses a row, -4 prints.
+A first row that is -1 waits for the file UNTIL; one that is -2 fails the call, -3 loses a row, -4 prints, -5
+takes very long.
 """
 
 import os
@@ -16,6 +17,8 @@ def predict(tensors):
         time.sleep(0.005)
     if -2 in kinds:
         raise ValueError("poisoned")
+    if -5 in kinds:
+        time.sleep(60)
     if -4 in kinds:
         print("hello")
     factor = tensors.parameters.get("factor", 1)

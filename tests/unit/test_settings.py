@@ -62,6 +62,10 @@ shape = [-1]
 """
 
 
+STACKS = "batching = {batch_dimension = true, max_size = 2}\n"
+ROWS_IN = "inputs = [{name = 'x', datatype = 'FP32', shape = [-1]}]\n"
+
+
 def model(folder: Path, toml: str = "", **files: str) -> Path:
     """A model's folder."""
     if toml:
@@ -281,18 +285,18 @@ def test_a_model_without_a_runtime_is_told_how_to_set_one(tmp_path: Path) -> Non
         ("[batching]\nmax_delay = 1.5", ["batching.max_delay", "not 1.5"]),
         ("[batching]\nmax_delay = nan", ["batching.max_delay", "not nan"]),
         ("[batching]\nmax_delay = '5ms'", ["float", "str", "batching.max_delay"]),
-        ("[batching]\nbatch_dimension = true", ["batching.batch_dimension", "declares no inputs"]),
+        ("[batching]\nbatch_dimension = true", ["batching.batch_dimension", "unless max_size is 2 or more"]),
+        ("[batching]\nbatch_dimension = true\nmax_size = 2", ["batching.batch_dimension", "declares no inputs"]),
         (
-            "batching.batch_dimension = true\ninputs = [{name = 'x', datatype = 'FP32', shape = [-1]}]",
+            f"{STACKS}{ROWS_IN}",
             ["batching.batch_dimension", "declares no outputs"],
         ),
         (
-            "batching.batch_dimension = true\ninputs = [{name = 'x', datatype = 'FP32', shape = [-1]}]\n"
-            "outputs = [{name = 'y', datatype = 'FP32', shape = [1, -1]}]",
+            f"{STACKS}{ROWS_IN}outputs = [{{name = 'y', datatype = 'FP32', shape = [1, -1]}}]",
             ["batching.batch_dimension", "outputs: tensor 'y'", "-1 for its first dimension"],
         ),
         (
-            "batching.batch_dimension = true\ninputs = [{name = 'x', datatype = 'FP32'}]\n"
+            f"{STACKS}inputs = [{{name = 'x', datatype = 'FP32'}}]\n"
             "outputs = [{name = 'y', datatype = 'FP32', shape = [-1]}]",
             ["batching.batch_dimension", "inputs: tensor 'x'"],
         ),

@@ -87,7 +87,7 @@ def test_a_call_without_a_number_of_rows_is_of_no_stack(shapes: list[tuple[int, 
 def test_outputs_of_another_number_of_rows_cannot_be_cut(shape: tuple[int, ...], datatype: str, data: bytes) -> None:
     header: Header = {"tensors": [{"name": "y", "datatype": datatype, "shape": shape, "size": len(data)}]}
 
-    with pytest.raises(PredictionFailed, match="the output y cannot be cut into those of single calls"):
+    with pytest.raises(PredictionFailed, match="the output y has not a row for each of the inputs'"):
         unstacked(header, data, [1, 2])
 
 

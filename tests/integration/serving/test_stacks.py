@@ -9,7 +9,7 @@ from modelhost.server.serving.tensors import Tensor, TensorCall
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.integration.serving.stage import BATCH, Gate, Stage, failure, until
 
-WAITS, POISON, LOSES, PRINTS = -1, -2, -3, -4
+WAITS, POISON, LOSES, PRINTS, TAKES_LONG = -1, -2, -3, -4, -5
 Answer = tuple[list[float], list[bytes]]
 
 
@@ -126,19 +126,43 @@ async def test_where_the_model_fails_each_call_is_run_by_itself(stage: Stage, ga
 async def test_where_rows_are_lost_each_call_is_run_by_itself(stage: Stage, gate: Gate) -> None:
     pool = await pool_of_rows(stage, gate)
     running = await first(stage, pool)
-    a = await queue(pool, rows((1, 0)))
-    loses = asyncio.create_task(pool.infer(rows((LOSES, 0), (2, 0)), None, ""))
-    await until(lambda: pool.status.queued == 2)
+    a, loses = [await queue(pool, call) for call in (rows((1, 0)), rows((LOSES, 0), (2, 0)))]
 
     gate.open()
 
     assert [(await each)[0] for each in (running, a)] == [[-1], [1]]
-    assert {one.name: one.shape for one in await loses} == {"sum": (1,), "text": (2, 2)}
+    error = await failure(loses)
+    assert error.reason == ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE
+    said = "the output sum has not a row for each of the inputs', as batch_dimension has it: its shape is"
+    assert error.message == f"{said} [1], and the inputs have 2 rows"
     assert stage.noted() == ["1", "3", "1", "2"]
-    said = (
-        "the output sum cannot be cut into those of single calls: its shape is [2], but its calls have 3 rows together"
-    )
-    await until(lambda: any(f"by itself: {said}" in line for line, _ in stage.owners), seen=lambda: stage.owners)
+    line = f"the batch of 2 calls failed, and each is run by itself: {said} [2], and the inputs have 3 rows"
+    await until(lambda: line in [line for line, _ in stage.owners], seen=lambda: stage.owners)
+
+
+async def test_an_answer_with_too_few_rows_is_none_for_a_call_by_itself_either(stage: Stage, gate: Gate) -> None:
+    pool = await pool_of_rows(stage, gate)
+
+    error = await failure(infer(pool, rows((LOSES, 0), (2, 0))))
+
+    assert error.reason == ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE
+    assert (await infer(pool, rows((1, 2))))[0] == [3.0]
+
+
+async def test_a_stack_that_takes_too_long_says_that_it_is_one(stage: Stage, gate: Gate) -> None:
+    pool = await pool_of_rows(stage, gate, call_timeout=2.0)
+    running = await first(stage, pool)
+    waiting = [await queue(pool, rows((number, 0))) for number in (TAKES_LONG, 1)]
+
+    gate.open()
+    await running
+
+    for each in waiting:
+        error = await failure(each)
+        assert error.reason == ErrorReason.ERROR_REASON_MODEL_TIMED_OUT
+        assert error.message.startswith("the batch of 2 calls that this one was in took longer than")
+    said = "a batch of 2 calls took longer than 2 s: this worker is ended and replaced"
+    await until(lambda: said in [line for line, _ in stage.owners], seen=lambda: stage.owners)
 
 
 async def test_a_stack_has_no_more_bytes_than_a_message(stage: Stage, gate: Gate) -> None:

@@ -24,6 +24,8 @@ def check_tensors(tensors: Sequence[TensorSpec], field: str) -> None:
 
 def without_batch_dimension(settings: ModelSettings) -> str:
     """Why the first dimension of a model's tensors cannot be that of a batch; empty if it can."""
+    if (settings.max_batch_size or 1) < 2:
+        return "it is of no effect unless max_size is 2 or more: how many calls go together"
     for name, tensors in (("inputs", settings.inputs), ("outputs", settings.outputs)):
         if not tensors:
             return f"the model declares no {name}, of which the first dimension could count rows"

@@ -83,7 +83,8 @@ def call_failure(header: Header, mask: Mask) -> PredictionFailed:
         case "output_not_found":
             reason, template = ErrorReason.ERROR_REASON_TENSOR_INVALID, "{text}"
         case _:
-            reason, template = ErrorReason.ERROR_REASON_MODEL_RAISED, "the model raised {exception}: {text}"
+            template = "the model raised {exception}: {text}" if values["exception"] else "{text}"
+            reason = ErrorReason.ERROR_REASON_MODEL_RAISED
     return PredictionFailed(reason, template, traceback=traceback, **values)
 
 
@@ -97,8 +98,17 @@ def never_free(call_timeout: float) -> PredictionFailed:
     return deadline_exceeded(f"after {call_timeout:g} s, the deployment's call_timeout, in which no worker became free")
 
 
-def timed_out(seconds: float) -> PredictionFailed:
-    """A call took too long."""
+def timed_out(seconds: float, calls: int) -> PredictionFailed:
+    """A call took too long, or so many calls that were one for their worker."""
+    if calls > 1:
+        return PredictionFailed(
+            ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
+            "the batch of {calls} calls that this one was in took longer than the deployment's call_timeout of"
+            " {seconds} s, which is for all of it; its worker is replaced",
+            hint="Set `call_timeout` for as much as a batch takes, or a smaller `[batching] max_size`.",
+            seconds=f"{seconds:g}",
+            calls=calls,
+        )
     return PredictionFailed(
         ErrorReason.ERROR_REASON_MODEL_TIMED_OUT,
         "the call took longer than the deployment's call_timeout of {seconds} s; its worker is replaced",

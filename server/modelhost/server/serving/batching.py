@@ -17,7 +17,7 @@ from modelhost.server.serving.answers import call_failure, too_large
 from modelhost.server.serving.calls import Free, Queued, QueuedCall
 from modelhost.server.serving.host import WorkerSpec
 from modelhost.server.serving.link import Header, Received
-from modelhost.server.serving.stacking import Stack, rows_of, stacked, unstacked
+from modelhost.server.serving.stacking import can_be_stacked, rows_of, stacked, unstacked
 from modelhost.server.serving.worker import Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -189,7 +189,7 @@ class Batch:
 
     def __init__(self, calls: "Sequence[QueuedCall]", batches: Batches) -> None:
         self.calls = calls
-        self._is_stack = isinstance(calls[0].key, Stack)
+        self._is_stack = can_be_stacked(calls[0].header)
         self._batches = batches
 
     @property
@@ -222,10 +222,10 @@ class Batch:
 
     def answered(self, header: Header, body: Received) -> None:
         """The worker has results."""
-        if len(self.calls) == 1:
-            self.calls[0].succeed(header, body)
-        elif self._is_stack:
+        if self._is_stack:
             self._unstack(header, body)
+        elif len(self.calls) == 1:
+            self.calls[0].succeed(header, body)
         else:
             self._batches.split(self.calls, header, body, self._worker)
         self._over()
@@ -234,7 +234,10 @@ class Batch:
         try:
             answers = unstacked(header, body, [rows_of(call.header) for call in self.calls])
         except PredictionFailed as error:
-            self._run_each(error)
+            if len(self.calls) == 1:
+                self.calls[0].fail(error)
+            else:
+                self._run_each(error)
         else:
             for call, answer in zip(self.calls, answers, strict=True):
                 call.succeed(*answer)

@@ -26,14 +26,22 @@ class Stack:
 
 def stack_of(call: TensorCall) -> Stack | None:
     """Which calls a call can go with; None if with no other, for its tensors do not have the same number of rows."""
-    shapes = [one.shape for one in call.tensors]
-    if not shapes or any(not shape or shape[0] != shapes[0][0] for shape in shapes) or not shapes[0][0]:
+    if not _have_rows([one.shape for one in call.tensors]):
         return None
     return Stack(
         tuple((one.name, one.datatype, one.shape[1:]) for one in call.tensors),
         tuple(sorted((name, type(value).__name__, value) for name, value in call.parameters.items())),
         tuple(call.outputs),
     )
+
+
+def can_be_stacked(header: Header) -> bool:
+    """Whether a call has tensors with the same number of rows."""
+    return _have_rows([one["shape"] for one in header.get("tensors", ())])
+
+
+def _have_rows(shapes: Sequence[Sequence[int]]) -> bool:
+    return bool(shapes and all(shape and shape[0] == shapes[0][0] for shape in shapes) and shapes[0][0])
 
 
 def rows_of(header: Header) -> int:
@@ -62,7 +70,7 @@ def unstacked(header: Header, body: Received, rows: Sequence[int]) -> Iterator[t
     outputs = result_tensors(header, body)
     for one in outputs:
         if not one.shape or one.shape[0] != sum(rows):
-            raise _unlike(one, f"its shape is {list(one.shape)}, but its calls have {sum(rows)} rows together")
+            raise _unlike(one, f"its shape is {list(one.shape)}, and the inputs have {sum(rows)} rows")
     cuts = [_cuts(one, rows) for one in outputs]
     return (_answer(outputs, cuts, number, count) for number, count in enumerate(rows))
 
@@ -95,7 +103,7 @@ def _answer(
 def _unlike(output: Tensor, problem: str) -> PredictionFailed:
     return PredictionFailed(
         ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
-        "the output {tensor} cannot be cut into those of single calls: {problem}",
+        "the output {tensor} has not a row for each of the inputs', as batch_dimension has it: {problem}",
         tensor=output.name,
         problem=problem,
     )

@@ -108,7 +108,8 @@ class Worker:
         self._dismissed = False  # by us: its end is no news
         self._request_id = ""
         self._capturing = False
-        self._batch = 0  # how many calls are in it; 0 for one that is none
+        self._batch = 0  # how many parts the answer is to have; 0 for one that has none
+        self._count = 0  # of the calls that run
         self._stream: Stream | None = None  # that the call which runs is
         self._body.exited.add_done_callback(self._on_exit)
 
@@ -182,7 +183,7 @@ class Worker:
         and a call that failed in the model has an answer, too.
         """
         self.calls += count
-        self._capturing, self._batch = capture, 0
+        self._capturing, self._batch, self._count = capture, 0, count
         self._own_output(request_id)
         self._late.set(self._loop.time() + self._spec.call_timeout)
         self._ask(asker, header, CALL_ANSWERS, *body)
@@ -200,7 +201,7 @@ class Worker:
         part is the fields of a failure. An exception is that of all of them.
         """
         self.calls += len(parameters)
-        self._capturing, self._batch = False, len(parameters)
+        self._capturing, self._batch, self._count = False, len(parameters), len(parameters)
         self._own_output(request_id)
         sizes = [len(each) for each in parameters]
         self._late.set(self._loop.time() + self._spec.call_timeout)
@@ -209,7 +210,7 @@ class Worker:
     def stream(self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""
         self.calls += 1
-        self._capturing, self._batch = False, 0
+        self._capturing, self._batch, self._count = False, 0, 1
         self._own_output(request_id)
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
         streams = STREAM in self.loaded.features
@@ -305,17 +306,18 @@ class Worker:
         self._late.set(NEVER)
 
     def _overrun(self) -> None:
-        asker, what, failure = self._asker, "a call", timed_out
+        asker, count, seconds = self._asker, self._count, self._spec.call_timeout
+        what, failure = f"a batch of {count} calls" if count > 1 else "a call", timed_out(seconds, count)
         if self._stream is not None:
-            what, failure = "an item", item_timed_out
+            what, failure = "an item", item_timed_out(seconds)
         self._settle_call()
         self._body.note(
-            f"{what} took longer than {self._spec.call_timeout:g} s: this worker is ended and replaced",
+            f"{what} took longer than {seconds:g} s: this worker is ended and replaced",
             self._request_id,
         )
         self._give_up("timeout")
         if asker is not None:
-            asker.failed(failure(self._spec.call_timeout))
+            asker.failed(failure)
 
     def _on_end(self, error: Exception | None) -> None:
         if error is None or isinstance(error, OSError):

@@ -35,15 +35,17 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "1.5"))
 
 
+KNOWN = frozenset({*LOADS, *MEASURES, *(peer.name for peer in PEERS)})
+
+
 class Wanted:
     """What a run is to measure."""
 
     def __init__(self, only: str, *, with_peers: bool) -> None:
         """Raises `ValueError` for a name that is none."""
-        self.names = frozenset(filter(None, only.split(",")))
-        known = {*LOADS, *MEASURES, *(peer.name for peer in PEERS)}
-        if self.names - known:
-            raise ValueError(f"--only knows {', '.join(sorted(known))}")
+        self.names = frozenset(filter(None, map(str.strip, only.split(","))))
+        if unknown := self.names - KNOWN:
+            raise ValueError(f"nothing is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(KNOWN))}")
         self._with_peers = with_peers
 
     def __contains__(self, name: str) -> bool:
@@ -111,9 +113,14 @@ def finish(found: Findings, wanted: Wanted, command: str) -> None:
 
 def main() -> int:
     """Measure; returns the exit code, which says nothing of the bars."""
-    parser = argparse.ArgumentParser(prog="benchmarks.bench")
-    parser.add_argument("--peers", action="store_true", help="measure other servers too")
-    parser.add_argument("--only", default="", help="comma-separated names of work, costs and peers")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.bench",
+        description="Measures calls and what deploying costs, and prints a line for each bar.",
+        epilog="BENCH_ROUNDS (7) and BENCH_SECONDS (1.5, of a segment) make it longer or shorter. The exit code says "
+        "nothing of the bars. Of `make`, `--only` is BENCH_ONLY.",
+    )
+    parser.add_argument("--peers", action="store_true", help="measure other servers too, half an hour")
+    parser.add_argument("--only", default="", metavar="NAMES", help=f"some of {','.join(sorted(KNOWN))}")
     parser.add_argument("--go-on-in", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
@@ -127,6 +134,7 @@ def main() -> int:
     if not need_h2load():
         return 2
     command = "make bench-peers" if options.peers else "make bench"
+    command += f" BENCH_ONLY={options.only}" if options.only else ""
     if options.go_on_in:
         found = Findings.load(options.go_on_in)
         measure_calls(found, wanted, options.go_on_in, interpreter)

@@ -105,10 +105,14 @@ def markdown(found: Findings, *, command: str, rounds: int, seconds: float) -> s
 
 
 def keep(text: str, *, is_result: bool) -> Path:
-    """Write a report where results are kept, or trials."""
+    """Write a report to where results are kept, each of them, or trials, a day's last one."""
     folder = RESULTS if is_result else TRIALS
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{date.today().isoformat()}.md"
+    today = date.today().isoformat()
+    path, number = folder / f"{today}.md", 1
+    while is_result and path.exists():
+        number += 1
+        path = folder / f"{today}-{number}.md"
     path.write_text(text)
     return path
 

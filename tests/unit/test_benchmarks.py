@@ -1,14 +1,18 @@
 """What benchmarks say is what was measured: loads are read right, wrong answers show, verdicts follow the rules."""
 
+import importlib
 import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from benchmarks import report
 from benchmarks.bars import BARS, Bar, Rule
+from benchmarks.bench import Wanted
 from benchmarks.deploying import Cost
 from benchmarks.frames import frame, infer_request, infer_response
 from benchmarks.http2 import (
@@ -340,3 +344,28 @@ def test_a_report_has_what_was_found_and_what_was_lost() -> None:
     assert "| modelhost | json | 1,234 |" in text
     assert "| a start of the server | 2.50 s |" in text
     assert "- modelhost json 32, round 1: an error" in text
+
+
+@pytest.mark.parametrize("path", sorted(Path(report.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_each_of_them_can_be_started(path: Path) -> None:
+    importlib.import_module(f"benchmarks.{path.stem}")
+
+
+def test_what_is_to_be_measured_may_have_blanks_and_has_to_be_known() -> None:
+    wanted = Wanted("json, warm_start", with_peers=False)
+    assert ("json" in wanted, "warm_start" in wanted, "sum" in wanted) == (True, True, False)
+
+    with pytest.raises(ValueError, match="nothing is called bogus, ceiling; there are environment, json"):
+        Wanted("bogus,json,ceiling", with_peers=False)
+
+
+def test_a_second_result_of_a_day_is_kept_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "TRIALS", tmp_path / "trials")
+
+    results = [report.keep(text, is_result=True) for text in ("one", "two", "three")]
+    trials = [report.keep(text, is_result=False) for text in ("one", "two")]
+
+    assert [path.read_text() for path in results] == ["one", "two", "three"]
+    assert [path.stem[10:] for path in results] == ["", "-2", "-3"]
+    assert [path.read_text() for path in trials] == ["two", "two"]

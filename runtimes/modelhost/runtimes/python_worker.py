@@ -242,6 +242,8 @@ class Model(object):
         parameters = self._tensors.inputs(request, body, self._numpy, self._text_as_bytes)
         result, took = self._run(self._one, parameters)
         self.stage = "result_not_serialisable"
+        if isinstance(result, GENERATOR):
+            raise Refusal("the function is a generator, and tensors do not stream: call it with PredictStream")
         fields, body = self._tensors.outputs(result, request.get("outputs"), self._outputs)
         return dict(fields, type="result", run_ns=took), body
 

@@ -125,7 +125,7 @@ FETCHING = (
         Step.FETCH,
         "modelhost.toml cannot be read",
         "It is malformed, or has a key or a value that ModelHost does not know.",
-        "Mend modelhost.toml, commit, and `modelhost update NAME`; or override the setting with its flag.",
+        "Mend modelhost.toml, commit, and `modelhost update NAME`; or use the setting's flag, where it has one.",
     ),
     Entry(
         ErrorReason.ERROR_REASON_SECRET_UNREADABLE,

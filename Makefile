@@ -53,7 +53,7 @@ BENCH := $(BENCH_VENV)/bin/python
 BENCH_PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo /usr/bin/python3 || echo "$(PYTHON)")
 
-$(BENCH_VENV)/.made: pyproject.toml | host bench-host
+$(BENCH_VENV)/.made: pyproject.toml | host
 	$(call make_venv,$(BENCH_VENV),$(BENCH_PYTHON),--group test)
 
 demo: venv ## Deploy three old models and predict with each
@@ -71,10 +71,10 @@ test: venv ## Run all tests
 chaos: venv ## Two minutes of everything that can go wrong (CHAOS_SECONDS=, CHAOS_SEED=)
 	@$(BIN)/python -m tests.chaos
 
-bench: $(BENCH_VENV)/.made ## How fast calls are and what deploying costs (BENCH_ROUNDS=, BENCH_SECONDS=, BENCH_ONLY=)
+bench: bench-host $(BENCH_VENV)/.made ## How fast calls are and what deploying costs (BENCH_ROUNDS=, BENCH_SECONDS=, BENCH_ONLY=)
 	@$(BENCH) -m benchmarks.bench --only "$(BENCH_ONLY)"
 
-bench-peers: $(BENCH_VENV)/.made bench-peers-host ## The same beside other servers, which are installed below build/peers
+bench-peers: bench-host bench-peers-host $(BENCH_VENV)/.made ## The same beside other servers, which are installed below build/peers
 	@$(BENCH) -m benchmarks.bench --peers --only "$(BENCH_ONLY)"
 
 bench-recovery: $(BENCH_VENV)/.made ## How soon a killed worker is replaced under load
@@ -105,10 +105,10 @@ bench-peers-host: host
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$package >/dev/null || true; \
 	done
 
-bench-auth: $(BENCH_VENV)/.made ## What tokens, grants, limits and usage cost a call
+bench-auth: bench-host $(BENCH_VENV)/.made ## What tokens, grants, limits and usage cost a call
 	@$(BENCH) -m benchmarks.auth
 
-bench-batching: $(BENCH_VENV)/.made ## What batches give
+bench-batching: bench-host $(BENCH_VENV)/.made ## What batches give
 	@$(BENCH) -m benchmarks.batching
 
 check: venv proto-check ## Lint, formats, types, stubs, reference pages

@@ -11,6 +11,7 @@ network of its own, if that can be had (`network.py`), which knows of the first 
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -134,7 +135,7 @@ def main() -> int:
     if not need_h2load():
         return 2
     command = "make bench-peers" if options.peers else "make bench"
-    command += f" BENCH_ONLY={options.only}" if options.only else ""
+    command += f" BENCH_ONLY={shlex.quote(options.only)}" if options.only else ""
     if options.go_on_in:
         found = Findings.load(options.go_on_in)
         measure_calls(found, wanted, options.go_on_in, interpreter)

@@ -73,7 +73,6 @@ class Calls:
                 [Step(server, work.name, how) for server in servers if _does(server, work.name, how)]
                 for work in peer.works
                 for how in How
-                if how is not How.TURN or not work.http1
             )
 
     def _run(self, groups: Iterable[list[Step]]) -> None:

@@ -179,7 +179,6 @@ def test_a_deadline_that_passes_is_no_fault_of_the_server(
     with ThreadPoolExecutor(6) as callers:
         reasons = set(callers.map(hurry, range(HURRIED_CALLS)))
 
-    assert "DEADLINE_EXCEEDED" in reasons
     assert reasons <= {"DEADLINE_EXCEEDED", ""}  # without a reason, it is the client's own clock that has said so
     assert [line for line in daemon.log_text().splitlines() if json.loads(line)["level"] == "error"] == []
 

@@ -94,3 +94,22 @@ def test_outputs_of_another_number_of_rows_cannot_be_cut(shape: tuple[int, ...],
 def test_an_answer_without_tensors_cannot_be_cut() -> None:
     with pytest.raises(PredictionFailed):
         unstacked({"type": "result"}, b"1", [1, 2])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"name": "y", "datatype": "FOO", "shape": [1], "size": 1},
+        {"name": "y", "datatype": "INT8", "shape": [-1], "size": 1},
+        {"name": "y", "datatype": "INT8", "shape": [0, 2**70], "size": 0},
+        {"name": "y", "datatype": "BYTES", "shape": [2**62] * 33, "size": 1},
+        {"name": "y", "datatype": "INT8", "shape": [2], "size": 1},
+        {"name": "y", "datatype": "INT8", "shape": [2], "size": 2},
+        {"name": 1, "datatype": "INT8", "shape": [1], "size": 1},
+        {"datatype": "INT8", "shape": [1], "size": 1},
+        None,
+    ],
+)
+def test_what_a_worker_cannot_mean_is_no_answer(head: object) -> None:
+    with pytest.raises(PredictionFailed, match="does not hold tensors"):
+        result_tensors({"tensors": [head]}, b"x")

@@ -301,6 +301,20 @@ def test_a_model_that_raises_fails_as_in_predict(
     assert "no such turbine" in str(failed)
 
 
+def test_a_generator_says_that_tensors_do_not_stream(
+    server: RunningServer, inference: InferenceClient, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.commit({"main.py": b"def predict(t):\n    yield 1\n"})
+    server.add_source("inference-yields", repo)
+    server.deploy("yields", "inference-yields")
+
+    failed = refusal(inference, infer_request("yields", ("x", "BOOL", [1], b"\0")))
+
+    assert (failed.code, failed.reason) == ("UNKNOWN", "RESULT_NOT_SERIALISABLE")
+    assert "call it with PredictStream" in str(failed)
+
+
 def test_an_output_that_is_declared_and_not_returned_is_refused(
     inference: InferenceClient, echo_of: Callable[[str], str]
 ) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from modelhost.server.errors import Conflict
+from modelhost.server.serving.batching import Batches
+from modelhost.server.serving.calls import QueuedCall
+from modelhost.server.serving.worker import CALL
 from modelhost.v1.error_reason_pb2 import ErrorReason
-from tests.integration.serving.stage import LONG, Gate, Stage, ask, begin, failure, queue, until
+from tests.integration.serving.stage import LONG, Gate, Stage, ask, batching, begin, failure, queue, until
 
 
 async def test_a_drain_lets_calls_finish_those_that_run_and_those_that_wait(stage: Stage, gate: Gate) -> None:
@@ -149,17 +152,39 @@ async def test_the_deadline_of_a_call_counts_though_its_worker_has_hung_up(stage
     await until(lambda: stage.ended != [])
 
 
-async def test_a_drain_is_over_as_soon_as_the_last_caller_has_left(stage: Stage, gate: Gate) -> None:
-    """Even where he leaves in the very turn in which a worker becomes free for him."""
-    pool = await stage.pool("obliging")
-    running = await begin(stage, pool, "running", gate)
+async def test_a_drain_is_over_as_soon_as_the_last_caller_has_left(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where he leaves in the very turn in which his call, which was kept back for others, is to go."""
+    pool = await batching(stage)
+    keeps_back = True
+    monkeypatch.setattr(Batches, "keep_back", lambda self, idle: keeps_back)
     waiting = await queue(pool, "waiting")
     drained = asyncio.create_task(pool.drain(LONG * 10))
     await asyncio.sleep(0)
 
-    gate.open()
-    running.add_done_callback(lambda _: waiting.cancel())
+    keeps_back = False
+    waiting.cancel()
+    pool._serve()
     async with asyncio.timeout(LONG):
         await drained
 
-    await asyncio.wait([running, waiting])
+    await asyncio.wait([waiting])
+
+
+async def test_a_call_that_is_put_back_has_its_time_whatever_the_first_of_them_has(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await batching(stage, call_timeout=0.5)
+    worker = pool._idle.pop()  # nobody is free
+    patient = QueuedCall(CALL, (b"1",), "", asyncio.get_running_loop().time() + LONG, 0.5)
+    other = QueuedCall(CALL, (b"2",), "", None, 0.5)
+    assert pool._batches is not None
+
+    pool._batches.put_back([patient, other])
+    monkeypatch.setattr(pool._crew, "finished", lambda _: False)
+    pool._freed(worker, 0.1)
+
+    await until(other.answer.done)
+    assert (await failure(other.answer)).reason == ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED
+    assert patient.answer.cancel()  # for it was not done

@@ -17,7 +17,7 @@ from modelhost.server.serving.answers import call_failure, too_large
 from modelhost.server.serving.calls import Free, Queued, QueuedCall
 from modelhost.server.serving.host import WorkerSpec
 from modelhost.server.serving.link import Header, Received
-from modelhost.server.serving.stacking import can_be_stacked, rows_of, stacked, unstacked
+from modelhost.server.serving.stacking import can_be_stacked, check_rows, rows_of, stacked, unstacked
 from modelhost.server.serving.worker import Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -231,10 +231,15 @@ class Batch:
         self._over()
 
     def _unstack(self, header: Header, body: Received) -> None:
+        rows = [rows_of(call.header) for call in self.calls]
         try:
-            answers = unstacked(header, body, [rows_of(call.header) for call in self.calls])
+            if len(rows) == 1:
+                check_rows(header, rows[0])
+                answers = iter([(header, body)])
+            else:
+                answers = unstacked(header, body, rows)
         except PredictionFailed as error:
-            if len(self.calls) == 1:
+            if len(rows) == 1:
                 self.calls[0].fail(error)
             else:
                 self._run_each(error)

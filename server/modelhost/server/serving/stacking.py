@@ -11,7 +11,7 @@ from math import prod
 
 from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.link import Header, Part, Received
-from modelhost.server.serving.tensors import LENGTH_BYTES, Tensor, TensorCall, elements, result_tensors
+from modelhost.server.serving.tensors import LENGTH_BYTES, Tensor, TensorCall, elements, heads_of, result_tensors
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 
@@ -61,16 +61,21 @@ def stacked(headers: Sequence[Header], bodies: Sequence[Sequence[Part]]) -> tupl
     return {**headers[0], "tensors": tensors}, body
 
 
+def check_rows(header: Header, rows: int) -> None:
+    """Raise `PredictionFailed` where an answer to calls of so many rows has outputs with others, or no tensors."""
+    for one in heads_of(header):
+        if not one.shape or one.shape[0] != rows:
+            raise _unlike(one.name, one.shape, rows)
+
+
 def unstacked(header: Header, body: Received, rows: Sequence[int]) -> Iterator[tuple[Header, Received]]:
     """The answer to a stack as answers to its calls, which have so many rows each.
 
     Raises `PredictionFailed`, before the first, where an output has another number of rows than all calls together, or
     none at all.
     """
+    check_rows(header, sum(rows))
     outputs = result_tensors(header, body)
-    for one in outputs:
-        if not one.shape or one.shape[0] != sum(rows):
-            raise _unlike(one, f"its shape is {list(one.shape)}, and the inputs have {sum(rows)} rows")
     cuts = [_cuts(one, rows) for one in outputs]
     return (_answer(outputs, cuts, number, count) for number, count in enumerate(rows))
 
@@ -84,7 +89,7 @@ def _cuts(output: Tensor, rows: Sequence[int]) -> list[int]:
             of_elements = [0, *accumulate(LENGTH_BYTES + len(each) for each in elements(output.data))]
             return [of_elements[end] for end in ends]
         except (IndexError, ValueError):
-            raise _unlike(output, "it has fewer elements than its shape says") from None
+            raise _unlike(output.name, output.shape, rows=sum(rows)) from None  # it has fewer elements than that
     size = len(output.data) // (ends[-1] or 1)
     return [size * end for end in ends]
 
@@ -100,10 +105,12 @@ def _answer(
     return {"tensors": tensors}, b"".join(parts)
 
 
-def _unlike(output: Tensor, problem: str) -> PredictionFailed:
+def _unlike(name: str, shape: Sequence[int], rows: int) -> PredictionFailed:
     return PredictionFailed(
         ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
-        "the output {tensor} has not a row for each of the inputs', as batch_dimension has it: {problem}",
-        tensor=output.name,
-        problem=problem,
+        "the output {tensor} has not a row for each of the inputs', as batch_dimension has it: its shape is"
+        " {shape}, and the inputs have {rows} rows",
+        tensor=name,
+        shape=list(shape),
+        rows=rows,
     )

@@ -23,6 +23,7 @@ ELEMENT_BYTES: Final[Mapping[str, int]] = {
     "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8,
 }  # fmt: skip
 DATATYPES: Final = (*ELEMENT_BYTES, "BYTES")
+_KNOWN: Final = frozenset(DATATYPES)
 MOST_TENSORS: Final = 100  # of a call, and as many requested outputs: a header of the link has 1 MiB at most
 MOST_DIMENSIONS: Final = 32  # as many as NumPy before 2.0 has
 NAME_BYTES: Final = 200
@@ -144,40 +145,50 @@ def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:
 _Extent = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class _Head(msgspec.Struct):
+class Head(msgspec.Struct):
     """What a worker says of a tensor in its answer; `size` in bytes."""
 
     name: str
     datatype: str
-    shape: tuple[_Extent, ...]
+    shape: Annotated[tuple[_Extent, ...], msgspec.Meta(max_length=MOST_DIMENSIONS)]
     size: _Extent
 
 
 class _Answer(msgspec.Struct):
     """The header of a `result` that holds tensors."""
 
-    tensors: list[_Head]
+    tensors: list[Head]
+
+
+def heads_of(header: Header) -> list[Head]:
+    """What a worker's `result` says of its tensors. Raises `PredictionFailed` for one that holds none."""
+    try:
+        heads = msgspec.convert(header, _Answer).tensors
+    except ValueError:  # msgspec's own
+        raise _no_tensors() from None
+    if not all(head.datatype in _KNOWN for head in heads):
+        raise _no_tensors()
+    return heads
 
 
 def result_tensors(header: Header, body: Received) -> list[Tensor]:
     """The tensors of a worker's `result`. Raises `PredictionFailed` for one that holds none."""
     tensors, start = [], 0
     view = memoryview(body)
-    try:
-        for head in msgspec.convert(header, _Answer).tensors:
-            data = view[start : start + head.size]
-            size = ELEMENT_BYTES.get(head.datatype)
-            if not head.name.isascii():
-                head.name.encode()  # what UTF-8 does not have is a `ValueError`
-            if len(data) != head.size or (size and prod(head.shape) * size != head.size):
-                raise ValueError(head.name)
-            tensors.append(Tensor(head.name, head.datatype, head.shape, data))
-            start += head.size
-    except ValueError:  # msgspec's own, too
-        raise PredictionFailed(
-            ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "the worker's answer does not hold tensors"
-        ) from None
+    for head in heads_of(header):
+        data = view[start : start + head.size]
+        size = ELEMENT_BYTES.get(head.datatype)
+        if len(data) != head.size or (size and prod(head.shape) * size != head.size):
+            raise _no_tensors()
+        tensors.append(Tensor(head.name, head.datatype, head.shape, data))
+        start += head.size
     return tensors
+
+
+def _no_tensors() -> PredictionFailed:
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE, "the worker's answer does not hold tensors"
+    )
 
 
 def _difference(tensor: Tensor, spec: TensorSpec) -> str:

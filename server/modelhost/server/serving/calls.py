@@ -5,6 +5,7 @@ the loop, and its caller is woken up only for the answer.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ Free = Callable[
 ]  # is told of a worker that has ended a call, and of what the call took, in seconds
 
 
-class Queued(Generic[T]):
+class Queued(ABC, Generic[T]):
     """What waits for a worker. `answer` is what comes of it; whoever waits for that may be cancelled and so leave.
 
     `longest` is how many seconds it waits for a worker where its caller has set no `deadline`, which is in the loop's
@@ -73,9 +74,9 @@ class Queued(Generic[T]):
         self.queued = self._loop.time()
         self.expires = self.queued + self._longest if self.deadline is None else self.deadline
 
+    @abstractmethod
     def begin(self, worker: Worker, free: Free) -> None:
         """Send it to a worker; `free` is told when that has ended it."""
-        raise NotImplementedError
 
     def hand_over(self, worker: Worker, free: Free) -> None:
         """It is a worker's from now on, and ends by its caller's deadline, if there is one."""

@@ -86,7 +86,7 @@ class Pool:
     @property
     def call_timeout(self) -> float:
         """How long a call under way may still take, at most, in seconds."""
-        return self._spec.call_timeout
+        return self._call_timeout
 
     @property
     def size(self) -> int:

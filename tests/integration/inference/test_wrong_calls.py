@@ -287,32 +287,25 @@ def test_a_result_that_is_not_as_declared_is_the_models_mistake(
     assert failed.info.metadata["request_id"]
 
 
-def test_a_model_that_raises_fails_as_in_predict(
-    server: RunningServer, inference: InferenceClient, tmp_path: Path
+@pytest.mark.parametrize(
+    ("model", "does", "reason", "said"),
+    [
+        ("raises", b"raise KeyError('no such turbine')", "MODEL_RAISED", "no such turbine"),
+        ("yields", b"yield 1", "RESULT_NOT_SERIALISABLE", "call it with PredictStream"),
+    ],
+)
+def test_a_model_that_does_what_it_should_not_says_what(
+    server: RunningServer, inference: InferenceClient, tmp_path: Path, model: str, does: bytes, reason: str, said: str
 ) -> None:
     repo = Repo(tmp_path / "repo")
-    repo.commit({"main.py": b"def predict(t):\n    raise KeyError('no such turbine')\n"})
-    server.add_source("inference-raises", repo)
-    server.deploy("raises", "inference-raises")
+    repo.commit({"main.py": b"def predict(t):\n    " + does + b"\n"})
+    server.add_source(f"inference-{model}", repo)
+    server.deploy(model, f"inference-{model}")
 
-    failed = refusal(inference, infer_request("raises", ("x", "BOOL", [1], b"\0")))
+    failed = refusal(inference, infer_request(model, ("x", "BOOL", [1], b"\0")))
 
-    assert (failed.code, failed.reason) == ("UNKNOWN", "MODEL_RAISED")
-    assert "no such turbine" in str(failed)
-
-
-def test_a_generator_says_that_tensors_do_not_stream(
-    server: RunningServer, inference: InferenceClient, tmp_path: Path
-) -> None:
-    repo = Repo(tmp_path / "repo")
-    repo.commit({"main.py": b"def predict(t):\n    yield 1\n"})
-    server.add_source("inference-yields", repo)
-    server.deploy("yields", "inference-yields")
-
-    failed = refusal(inference, infer_request("yields", ("x", "BOOL", [1], b"\0")))
-
-    assert (failed.code, failed.reason) == ("UNKNOWN", "RESULT_NOT_SERIALISABLE")
-    assert "call it with PredictStream" in str(failed)
+    assert (failed.code, failed.reason) == ("UNKNOWN", reason)
+    assert said in str(failed)
 
 
 def test_an_output_that_is_declared_and_not_returned_is_refused(

@@ -106,8 +106,8 @@ def is_listening(address: str, token: str) -> bool:
         with Client(address, token, timeout=5) as client:
             client.admin.ListDeployments(Operator.list_request())
     except ModelHostError as error:
-        # gRPC itself answers CANCELLED to what comes in the moment in which it closes (grpc#41785).
-        if error.code.name not in ("UNAVAILABLE", "CANCELLED"):
+        # What comes in the moment in which gRPC closes it answers CANCELLED (grpc#41785), or never.
+        if error.code.name not in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"):
             raise
         return False
     return True

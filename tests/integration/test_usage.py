@@ -19,7 +19,7 @@ OPERATOR = "operators/admin"
 SHOP, STATS = "usage-shop", "usage-stats"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def models(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A data source with the obedient model."""
     repo = Repo(tmp_path_factory.mktemp("usage") / "repo")
@@ -35,7 +35,7 @@ def model(server: RunningServer, models: str, name: str) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def accounts(server: RunningServer) -> Iterator[dict[str, Client]]:
     """Clients of two service accounts."""
     clients = {account: client_of(server, account) for account in (SHOP, STATS)}

@@ -24,7 +24,7 @@ def account(admin: AccessAdmin, model: str, name: str) -> Account:
     return admin.account(name, model)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def refused(server: RunningServer) -> Refusal:
     """How somebody is refused whom nobody knows."""
     stranger = Account("", "ak_" + "0" * 20, "mhs_nobody")

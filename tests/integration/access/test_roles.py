@@ -18,7 +18,7 @@ PREDICT = methods_of(predict_pb2.DESCRIPTOR.services_by_name["Predict"])
 NO_MESSAGE = b"\xff\xff\xff"  # is looked at only once a call was let in, and changes nothing
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tokens(server: RunningServer, model: str) -> Mapping[str, str]:
     """Everybody who may be calling."""
     admin = AccessAdmin(server)
@@ -32,7 +32,7 @@ def tokens(server: RunningServer, model: str) -> Mapping[str, str]:
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def raw(server: RunningServer) -> Iterator[grpc.Channel]:
     with raw_channel(server.address) as channel:
         yield channel

@@ -31,7 +31,7 @@ OPEN = ("ServerLive", "ServerReady", "ServerMetadata")
 FAIL = ("fail", "BOOL", [1], b"\1")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def models(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     repo = Repo(tmp_path_factory.mktemp("inference-access") / "repo")
     repo.commit({"main.py": MODEL})

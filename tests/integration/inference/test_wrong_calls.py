@@ -41,7 +41,7 @@ shape = [-1]
 SUMS = b"def predict(t):\n    return {'y': [sum(row) for row in t['x']], 'more': t['word']}\n"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def counter(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model that counts its calls."""
     repo = Repo(tmp_path_factory.mktemp("wrong") / "repo")
@@ -209,7 +209,7 @@ def test_an_output_that_the_model_does_not_have_is_named(inference: InferenceCli
 # ---- models that say what they take
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def declared(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     repo = Repo(tmp_path_factory.mktemp("declared") / "repo")
     repo.commit({"main.py": SUMS, "modelhost.toml": DECLARES})

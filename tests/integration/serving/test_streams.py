@@ -247,9 +247,11 @@ async def test_a_model_that_takes_too_long_for_an_item_costs_its_worker(stage: S
 async def test_a_worker_that_sends_what_there_is_no_room_for_is_ended(stage: Stage) -> None:
     pool = await stage.pool("streams", argv=(python36(), str(MODELS / "impostor.py"), "flood"))
 
-    items, error = await rest(await open_stream(pool))
+    stream = await open_stream(pool)
+    await asyncio.wait([stream.ended])
+    items, error = await rest(stream)
 
-    assert len(items) < 100
+    assert len(items) == ROOM_ITEMS
     assert error is not None
     assert error.reason == ErrorReason.ERROR_REASON_WORKER_DIED
 

@@ -346,7 +346,7 @@ class Crew:
 
     def _pause(self) -> float:
         """Seconds until the next attempt; the deaths of all workers of a crew, once each, are one of a series."""
-        return backoff((self._failures - 1) // self.size) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        return backoff((self._failures - 1) // self.size) * random.SystemRandom().uniform(0.5, 1)
 
 
 def backoff(failures: int) -> float:

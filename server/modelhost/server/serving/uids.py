@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-import random
+import secrets
 import threading
 from contextlib import suppress
 from itertools import chain
@@ -34,7 +34,7 @@ class Uids:
 
     def take(self) -> int:
         """Take one that nobody uses. Raises `StepFailed` WORKER_DIED_LOADING where there is none."""
-        first = random.randrange(len(self.range))  # noqa: S311 - to spread, not to hide
+        first = secrets.randbelow(len(self.range))  # servers that start together spread
         with self._lock:
             for uid in chain(self.range[first:], self.range[:first]):
                 if uid not in self._taken and self._claim(uid):

@@ -32,7 +32,7 @@ class Numbers:
         self._numbers: asyncio.Queue[int | Exception | None] = asyncio.Queue()
         method = ServerStream(PATH, access, Role.VIEWER, pb.PredictRequest, self._stream)
         dispatcher = dispatcher_of(method, {PATH: self._observe}, changes=self.changes, stopping=self.stopping)
-        self.call = Call(PATH, {"authorization": f"Bearer {ADMIN_TOKEN}"}, "peer", None)
+        self.call = Call(PATH, {"authorization": f"Bearer {ADMIN_TOKEN}"}, lambda: "peer", None)
         self.stream = dispatcher.server_stream(method, self.call, REQUEST.SerializeToString())
 
     def put(self, *numbers: int | Exception | None) -> None:

@@ -48,7 +48,9 @@ def told() -> Told:
 
 async def dispatch(handler: Handler, told: Told, *, data: bytes = REQUEST.SerializeToString(), **more: Any) -> bytes:
     method: Any = Unary(PATH, more.pop("access", Access.ANYONE), more.pop("role", None), pb.PredictRequest, handler)
-    call = Call(PATH, more.pop("metadata", {}), "peer", more.pop("deadline", None), caller=more.pop("caller", NOBODY))
+    call = Call(
+        PATH, more.pop("metadata", {}), lambda: "peer", more.pop("deadline", None), caller=more.pop("caller", NOBODY)
+    )
     return await dispatcher_of(method, {PATH: told}).unary(method, call, data)
 
 
@@ -152,7 +154,7 @@ async def test_a_stream_ends_when_the_token_that_it_was_opened_with_does(told: T
     operators = Operators("mha_admin")
     ends = time.time() + 0.3
     operators.put(Operator("o", "ann", Role.VIEWER, "", digest_of("mha_ann"), False, 1, 0.0, 0.0, 0.0, ends, None))
-    call = Call(PATH, {"authorization": "Bearer mha_ann"}, "peer", None)
+    call = Call(PATH, {"authorization": "Bearer mha_ann"}, lambda: "peer", None)
     seen = []
 
     async def follow() -> None:

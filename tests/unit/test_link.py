@@ -6,11 +6,21 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelhost.server.serving.link import HEADER_LIMIT, ROOM_BYTES, FrameInvalid, Header, Link
+from modelhost.server.serving.link import (
+    HEADER_LIMIT,
+    ROOM_BYTES,
+    SEND_BYTES,
+    FrameInvalid,
+    Head,
+    Header,
+    Link,
+    widen,
+)
 
 LIMIT = 1000
 BIG = 5_000_000
@@ -245,6 +255,25 @@ async def test_what_is_sent_is_a_frame_of_any_size(ends: Ends, size: int) -> Non
     assert json.loads(await ends.read(head)) == {"type": "call", "id": 1}
     assert length == size
     assert await ends.read(size) == body
+
+
+async def test_a_header_may_be_sent_again_with_another_id(ends: Ends) -> None:
+    head = Head({"type": "call", "text": "é"})
+    for number in (1, 2**40):
+        ends.link.ask(head, number, (b"b", bytearray(b"od"), memoryview(b"y")))
+        size, body = struct.unpack("<IQ", await ends.read(12))
+        assert json.loads(await ends.read(size)) == {"type": "call", "text": "é", "id": number}
+        assert await ends.read(body) == b"body"
+
+
+def test_a_socket_takes_more_at_once_if_it_may() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        before = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        widen(ours)
+        granted = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    allowed = int(Path("/proc/sys/net/core/wmem_max").read_text())
+    assert granted >= max(before, min(SEND_BYTES, allowed))
 
 
 async def test_frames_are_sent_in_their_order(ends: Ends) -> None:

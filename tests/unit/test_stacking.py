@@ -38,13 +38,13 @@ def test_what_a_model_gives_back_as_it_came_each_caller_has_as_it_was_sent(
     ]
     assert len({stack_of(call) for call in calls}) == 1
 
-    messages = [call.message for call in calls]
-    header, body = stacked([head for head, _ in messages], [parts for _, parts in messages])
+    headers = [call.head.fields for call in calls]
+    header, body = stacked(headers, [call.body for call in calls])
 
     assert header["type"] == "call"
     assert (header["parameters"], header["outputs"]) == ({"p": 1}, ("n",))
     assert [one["shape"] for one in header["tensors"]] == [(6, *further), (6,)]
-    answers = list(unstacked(header, b"".join(body), [rows_of(head) for head, _ in messages]))
+    answers = list(unstacked(header, b"".join(body), [rows_of(each) for each in headers]))
     assert [result_tensors(*answer) for answer in answers] == [list(call.tensors) for call in calls]
 
 

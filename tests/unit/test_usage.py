@@ -77,7 +77,7 @@ class Host:
 
     async def usage(self, service: str = SERVICE, caller: str = "", days: int = 0) -> pb.ServiceUsage:
         request = pb.GetServiceUsageRequest(service=service, caller=caller, days=days)
-        return await self._methods.get_service_usage(Call("", {}, "", None), request)
+        return await self._methods.get_service_usage(Call("", {}, lambda: "", None), request)
 
     async def past(self) -> tuple[int, int, int]:
         """Calls in the past hour, 24 hours and 7 days."""

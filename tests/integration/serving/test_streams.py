@@ -244,6 +244,19 @@ async def test_a_model_that_takes_too_long_for_an_item_costs_its_worker(stage: S
     assert await ask(pool, "pid", within=LONG) != pid
 
 
+async def test_the_time_of_a_call_before_is_none_of_a_streams(stage: Stage) -> None:
+    pool = await stage.pool("streams", call_timeout=0.5)
+    await ask(pool, "pid")
+    stream = await open_stream(pool)
+
+    for number in range(2 * ROOM_ITEMS):  # longer than the call might have taken, but no item and no caller is late
+        assert await take(stream, 1) == [number]
+        await asyncio.sleep(0.04)
+
+    stream.close()
+    await is_free(pool)
+
+
 async def test_a_worker_that_sends_what_there_is_no_room_for_is_ended(stage: Stage) -> None:
     pool = await stage.pool("streams", argv=(python36(), str(MODELS / "impostor.py"), "flood"))
 

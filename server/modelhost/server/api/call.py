@@ -20,7 +20,7 @@ class Call:
 
     method: str
     metadata: Mapping[str, str | bytes]
-    peer: str
+    find_peer: Callable[[], str]
     deadline: float | None
     request_id: str = ""
     identities: tuple[str, ...] = ()
@@ -30,7 +30,13 @@ class Call:
     check_still_admitted: Callable[[], None] = lambda: None
 
     @property
+    def peer(self) -> str:
+        """Where it comes from, as gRPC has it: `ipv4:127.0.0.1:41234`. Found out when it is asked for."""
+        return self.find_peer()
+
+    @property
     def host(self) -> str:
-        """The host that it comes from: `127.0.0.1` of gRPC's `ipv4:127.0.0.1:41234`."""
-        kind, _, rest = self.peer.partition(":")
-        return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else self.peer
+        """The host that it comes from: `127.0.0.1` of that."""
+        peer = self.peer
+        kind, _, rest = peer.partition(":")
+        return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer

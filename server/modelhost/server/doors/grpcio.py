@@ -183,7 +183,7 @@ def _call(path: str, shows_certificate: bool, context: Context) -> Call:
     return Call(
         method=path,
         metadata=dict(_METADATA.get() or ()),
-        peer=context.peer(),
+        find_peer=context.peer,
         deadline=None if remaining is None else asyncio.get_running_loop().time() + remaining,
         identities=_identities(context) if shows_certificate else (),
     )

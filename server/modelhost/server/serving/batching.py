@@ -16,7 +16,7 @@ from modelhost.server.serving.alarm import Alarm
 from modelhost.server.serving.answers import call_failure, too_large
 from modelhost.server.serving.calls import Free, Queued, QueuedCall
 from modelhost.server.serving.host import WorkerSpec
-from modelhost.server.serving.link import Header, Received
+from modelhost.server.serving.link import Head, Header, Received
 from modelhost.server.serving.stacking import can_be_stacked, check_rows, rows_of, stacked, unstacked
 from modelhost.server.serving.worker import Worker
 from modelhost.v1.error_reason_pb2 import ErrorReason
@@ -189,7 +189,7 @@ class Batch:
 
     def __init__(self, calls: "Sequence[QueuedCall]", batches: Batches) -> None:
         self.calls = calls
-        self._is_stack = can_be_stacked(calls[0].header)
+        self._is_stack = can_be_stacked(calls[0].head.fields)
         self._batches = batches
 
     @property
@@ -211,10 +211,10 @@ class Batch:
             call.hand_over(worker, free)
         first = self.calls[0]
         if len(self.calls) == 1:
-            worker.call(self, first.header, first.body, first.request_id)
+            worker.call(self, first.head, first.body, first.request_id)
         elif self._is_stack:
-            header, body = stacked([call.header for call in self.calls], [call.body for call in self.calls])
-            worker.call(self, header, body, _names(self.calls), count=len(self.calls))
+            fields, body = stacked([call.head.fields for call in self.calls], [call.body for call in self.calls])
+            worker.call(self, Head(fields), body, _names(self.calls), count=len(self.calls))
         else:
             worker.call_batch(self, [part for call in self.calls for part in call.body], _names(self.calls))
 
@@ -231,7 +231,7 @@ class Batch:
         self._over()
 
     def _unstack(self, header: Header, body: Received) -> None:
-        rows = [rows_of(call.header) for call in self.calls]
+        rows = [rows_of(call.head.fields) for call in self.calls]
         try:
             if len(rows) == 1:
                 check_rows(header, rows[0])

@@ -6,12 +6,12 @@ the loop, and its caller is woken up only for the answer.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from modelhost.server.serving.alarm import NEVER
 from modelhost.server.serving.answers import deadline_exceeded, never_free
-from modelhost.server.serving.link import Header, Part, Received
+from modelhost.server.serving.link import Head, Header, Part, Received
 from modelhost.server.serving.stream import Stream
 from modelhost.server.serving.worker import Worker
 
@@ -30,14 +30,14 @@ class Queued(ABC, Generic[T]):
     """
 
     __slots__ = (
-        "_begun", "_free", "_longest", "_loop", "_worker", "answer", "body", "capture", "deadline", "expires", "header",
+        "_begun", "_free", "_longest", "_loop", "_worker", "answer", "body", "capture", "deadline", "expires", "head",
         "key", "queued", "request_id", "sent"
     )  # fmt: skip
 
     def __init__(
         self,
-        header: Header,
-        body: tuple[Part, ...],
+        head: Head,
+        body: Sequence[Part],
         request_id: str,
         deadline: float | None,
         longest: float,
@@ -45,7 +45,7 @@ class Queued(ABC, Generic[T]):
         key: Hashable = None,
         capture: bool = False,
     ) -> None:
-        self.header = header
+        self.head = head
         self.body = body
         self.request_id = request_id
         self.deadline = deadline
@@ -121,7 +121,7 @@ class QueuedCall(Queued[tuple[Header, Received]]):
     def begin(self, worker: Worker, free: Free) -> None:
         """Send it to a worker; `free` is told when that has ended it."""
         self.hand_over(worker, free)
-        worker.call(self, self.header, self.body, self.request_id, capture=self.capture)
+        worker.call(self, self.head, self.body, self.request_id, capture=self.capture)
 
     def succeed(self, header: Header, body: Received) -> None:
         """Answer; of no effect if nobody waits any more."""
@@ -159,7 +159,7 @@ class QueuedStream(Queued[Stream]):
         self.expires = NEVER  # the stream sees to it
         self._ended: asyncio.Future[tuple[Header, Received]] = self._loop.create_future()
         self._ended.add_done_callback(lambda ended: ended.exception())  # seen, whoever waits for it
-        stream = worker.stream(self, self.header, self.body, self.request_id)
+        stream = worker.stream(self, self.head, self.body, self.request_id)
         stream.begin(self._ended)
         if self.deadline is not None:
             stream.end_at(self.deadline, deadline_exceeded("while the model ran"))

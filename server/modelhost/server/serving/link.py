@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -16,9 +17,38 @@ Part = bytes | bytearray | memoryview  # to be sent
 _PREFIX = struct.Struct("<IQ")
 HEADER_LIMIT = 1024 * 1024
 ROOM_BYTES = 64 * 1024
+SEND_BYTES = 4 * 1024 * 1024  # that may be on their way in the system
+SO_SNDBUFFORCE = 32  # of Linux; the socket module does not have it
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Header).decode
+
+
+class Head:
+    """The header of what is sent again and again, each time with an `id` of its own: its text is made once."""
+
+    __slots__ = ("_text", "fields")
+
+    def __init__(self, fields: Header) -> None:
+        self.fields = fields
+        self._text = b""
+
+    @property
+    def text(self) -> bytes:
+        """All of it but for the `id` and the brace that ends it."""
+        if not self._text:
+            self._text = _encode(self.fields)[:-1]
+        return self._text
+
+
+def widen(sock: socket.socket) -> None:
+    """Have a socket take large bodies in few pieces, each of which wakes the other side up, as far as it is let.
+
+    The system's usual most is 208 KiB (net.core.wmem_max), which whoever administers networks may exceed: socket(7).
+    """
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BYTES)
 
 
 class FrameInvalid(Exception):
@@ -68,15 +98,21 @@ class Link(asyncio.BufferedProtocol):
 
     def send(self, header: Header, *body: Part) -> None:
         """Send a frame, its body in parts; buffered without bound, for a worker has one call at a time."""
+        self._send(_encode(header), body)
+
+    def ask(self, head: Head, number: int, body: Sequence[Part]) -> None:
+        """Send a frame as `send` does, whose header is that one with its `id`."""
+        self._send(b'%b,"id":%d}' % (head.text, number), body)
+
+    def _send(self, head: bytes, body: Sequence[Part]) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        head = _encode(header)
         size = sum(map(len, body))
-        prefix = _PREFIX.pack(len(head), size) + head
+        prefix = _PREFIX.pack(len(head), size)
         if size < ROOM_BYTES:
-            self._transport.write(b"".join((prefix, *body)))
+            self._transport.write(b"".join((prefix, head, *body)))
         else:
-            self._transport.writelines((prefix, *body))
+            self._transport.writelines((prefix + head, *body))
 
     def close(self) -> None:
         """Close the connection at once."""

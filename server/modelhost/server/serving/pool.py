@@ -151,7 +151,7 @@ class Pool:
         if self._signature is not None:
             self._signature.check_call(wanted)
         key = (stack_of(wanted) or ALONE) if self._joins_tensors else None
-        call = QueuedCall(*wanted.message, request_id, deadline, self._call_timeout, key=key)
+        call = QueuedCall(wanted.head, wanted.body, request_id, deadline, self._call_timeout, key=key)
         header, body = await self._take(call)
         outputs = result_tensors(header, body)
         if self._signature is not None:

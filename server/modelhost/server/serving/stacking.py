@@ -11,7 +11,7 @@ from math import prod
 
 from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.link import Header, Part, Received
-from modelhost.server.serving.tensors import LENGTH_BYTES, Tensor, TensorCall, elements, heads_of, result_tensors
+from modelhost.server.serving.tensors import LENGTH_BYTES, Tensor, TensorCall, elements, outputs_of, result_tensors
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 
@@ -63,7 +63,7 @@ def stacked(headers: Sequence[Header], bodies: Sequence[Sequence[Part]]) -> tupl
 
 def check_rows(header: Header, rows: int) -> None:
     """Raise `PredictionFailed` where an answer to calls of so many rows has outputs with others, or no tensors."""
-    for one in heads_of(header):
+    for one in outputs_of(header):
         if not one.shape or one.shape[0] != rows:
             raise _unlike(one.name, one.shape, rows)
 

@@ -6,6 +6,7 @@ Of BYTES each element has its length in 4 bytes before it. Nothing here knows of
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Annotated, Final
 
@@ -13,7 +14,7 @@ import msgspec
 
 from modelhost.server.errors import InvalidRequest, PredictionFailed
 from modelhost.server.resources import TensorSpec
-from modelhost.server.serving.link import Header, Part, Received
+from modelhost.server.serving.link import Head, Header, Part, Received
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
 ELEMENT_BYTES: Final[Mapping[str, int]] = {
@@ -27,6 +28,9 @@ _KNOWN: Final = frozenset(DATATYPES)
 MOST_TENSORS: Final = 100  # of a call, and as many requested outputs: a header of the link has 1 MiB at most
 MOST_DIMENSIONS: Final = 32  # as many as NumPy before 2.0 has
 NAME_BYTES: Final = 200
+
+KEPT_BYTES: Final = 2048  # of what is said of an answer's tensors, at most
+MOST_KEPT: Final = 1000
 
 LENGTH_BYTES: Final = 4  # before each element of BYTES
 _LENGTH = struct.Struct("<I")
@@ -49,21 +53,31 @@ class TensorCall(msgspec.Struct, frozen=True):
     tensors: Sequence[Tensor]
     parameters: Mapping[str, Parameter]
     outputs: Sequence[str]
+    kept: Head | None = None  # that of another call which differs in the elements alone
 
     @property
-    def message(self) -> tuple[Header, tuple[Part, ...]]:
-        """The message `call`: its header, and its body, the tensors' data one after the other."""
-        tensors, body = [], []
-        for one in self.tensors:
-            data = one.data
-            tensors.append({"name": one.name, "datatype": one.datatype, "shape": one.shape, "size": len(data)})
-            body.append(data)
-        header: Header = {"type": "call", "tensors": tensors}
+    def head(self) -> Head:
+        """The header of the message `call`."""
+        return self.kept or Head(self._header())
+
+    @property
+    def body(self) -> list[Part]:
+        """The body of the message `call`: the tensors' data one after the other."""
+        return [one.data for one in self.tensors]
+
+    def _header(self) -> Header:
+        header: Header = {
+            "type": "call",
+            "tensors": [
+                {"name": one.name, "datatype": one.datatype, "shape": one.shape, "size": len(one.data)}
+                for one in self.tensors
+            ],
+        }
         if self.parameters:
             header["parameters"] = self.parameters
         if self.outputs:
             header["outputs"] = self.outputs
-        return header, tuple(body)
+        return header
 
 
 @dataclass(frozen=True)
@@ -145,7 +159,7 @@ def invalid(field: str, tensor: str, problem: str) -> InvalidRequest:
 _Extent = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class Head(msgspec.Struct):
+class Output(msgspec.Struct, frozen=True):
     """What a worker says of a tensor in its answer; `size` in bytes."""
 
     name: str
@@ -154,34 +168,42 @@ class Head(msgspec.Struct):
     size: _Extent
 
 
-class _Answer(msgspec.Struct):
-    """The header of a `result` that holds tensors."""
-
-    tensors: list[Head]
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Output]).decode
 
 
-def heads_of(header: Header) -> list[Head]:
-    """What a worker's `result` says of its tensors. Raises `PredictionFailed` for one that holds none."""
+def outputs_of(header: Header) -> list[Output]:
+    """What a worker's `result` says of its tensors. Raises `PredictionFailed` for one that holds none.
+
+    A model answers with the same tensors again and again, but for their elements: what is said of them is kept.
+    """
+    text = _encode(header.get("tensors"))
+    return _outputs(text) if len(text) <= KEPT_BYTES else _outputs.__wrapped__(text)
+
+
+@lru_cache(MOST_KEPT)
+def _outputs(text: bytes) -> list[Output]:
     try:
-        heads = msgspec.convert(header, _Answer).tensors
+        outputs = _decode(text)
     except ValueError:  # msgspec's own
         raise _no_tensors() from None
-    if not all(head.datatype in _KNOWN for head in heads):
-        raise _no_tensors()
-    return heads
+    for one in outputs:
+        size = ELEMENT_BYTES.get(one.datatype)
+        if one.datatype not in _KNOWN or (size and prod(one.shape) * size != one.size):
+            raise _no_tensors()
+    return outputs
 
 
 def result_tensors(header: Header, body: Received) -> list[Tensor]:
     """The tensors of a worker's `result`. Raises `PredictionFailed` for one that holds none."""
     tensors, start = [], 0
     view = memoryview(body)
-    for head in heads_of(header):
-        data = view[start : start + head.size]
-        size = ELEMENT_BYTES.get(head.datatype)
-        if len(data) != head.size or (size and prod(head.shape) * size != head.size):
+    for one in outputs_of(header):
+        data = view[start : start + one.size]
+        if len(data) != one.size:
             raise _no_tensors()
-        tensors.append(Tensor(head.name, head.datatype, head.shape, data))
-        start += head.size
+        tensors.append(Tensor(one.name, one.datatype, one.shape, data))
+        start += one.size
     return tensors
 
 

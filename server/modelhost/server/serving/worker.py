@@ -22,7 +22,7 @@ from modelhost.server.serving.answers import (
 )
 from modelhost.server.serving.body import STOP_GRACE_SECONDS, Body
 from modelhost.server.serving.host import WorkerHost, WorkerSpec
-from modelhost.server.serving.link import Header, Link, Part, Received
+from modelhost.server.serving.link import Head, Header, Link, Part, Received, widen
 from modelhost.server.serving.stream import Stream
 from modelhost.v1.error_reason_pb2 import ErrorReason
 
@@ -31,8 +31,8 @@ STREAM, TENSORS = "stream", "tensors"
 FEATURES = frozenset({STREAM, TENSORS})  # of the protocol, beyond what every worker has
 LAST_MOMENT_SECONDS = 0.2
 
-CALL: Header = {"type": "call"}
-CAPTURED: Header = {**CALL, "capture": True}
+CALL = Head({"type": "call"})
+CAPTURED = Head({"type": "call", "capture": True})
 CALL_ANSWERS = frozenset({"result", "failed"})
 LOAD_ANSWERS = frozenset({"loaded", "load_failed"})
 
@@ -150,6 +150,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
+            widen(ours)
+            widen(theirs)
             self._link = await Link.over(ours, self._on_frame, self._on_end, body_limit=self._spec.message_limit)
             await self._body.spawn(theirs, self._token, self._size)
         hello = await self._or_death(self._hello)
@@ -160,7 +162,7 @@ class Worker:
         self._link.send({"type": "welcome", "protocol": PROTOCOL, "features": sorted(features)})
         load = {**self._spec.load, "type": "load", "root": str(root), "result_limit": self._spec.message_limit}
         loaded = _Waiter()
-        self._ask(loaded, load, LOAD_ANSWERS)
+        self._ask(loaded, Head(load), LOAD_ANSWERS, ())
         header, _ = await self._or_death(loaded.answer)
         if header.get("type") != "loaded":
             raise load_failure(header, self._spec.mask)
@@ -170,7 +172,7 @@ class Worker:
     def call(
         self,
         asker: Asker,
-        header: Header,
+        head: Head,
         body: Sequence[Part],
         request_id: str = "",
         *,
@@ -186,7 +188,7 @@ class Worker:
         self._capturing, self._batch, self._count = capture, 0, count
         self._own_output(request_id)
         self._late.set(self._loop.time() + self._spec.call_timeout)
-        self._ask(asker, header, CALL_ANSWERS, *body)
+        self._ask(asker, head, CALL_ANSWERS, body)
 
     async def debug(self, parameters: bytes, request_id: str) -> tuple[Header, Received]:
         """Make a call of a worker that is in no pool; returns the answer with all that was seen of it."""
@@ -205,17 +207,18 @@ class Worker:
         self._own_output(request_id)
         sizes = [len(each) for each in parameters]
         self._late.set(self._loop.time() + self._spec.call_timeout)
-        self._ask(asker, {**CALL, "sizes": sizes}, CALL_ANSWERS, *parameters)
+        self._ask(asker, Head({**CALL.fields, "sizes": sizes}), CALL_ANSWERS, parameters)
 
-    def stream(self, asker: Asker, header: Header, body: Sequence[Part], request_id: str = "") -> Stream:
+    def stream(self, asker: Asker, head: Head, body: Sequence[Part], request_id: str = "") -> Stream:
         """Send a call as `call` does; what it returns comes item by item."""
         self.calls += 1
         self._capturing, self._batch, self._count = False, 0, 1
         self._own_output(request_id)
+        self._late.set(NEVER)  # the stream sees to it
         stream = Stream(self._spec.call_timeout, self._spec.message_limit, self._tell, self._overrun)
         streams = STREAM in self.loaded.features
         self._stream = stream if streams else None
-        self._ask(asker, {**header, "stream": stream.room} if streams else header, CALL_ANSWERS, *body)
+        self._ask(asker, Head({**head.fields, "stream": stream.room}) if streams else head, CALL_ANSWERS, body)
         return stream
 
     def _tell(self, header: Header) -> None:
@@ -252,7 +255,7 @@ class Worker:
         """Put lines of our own among what it writes, for a call or for several."""
         self._body.note(text, request_id)
 
-    def _ask(self, asker: Asker, header: Header, expected: frozenset[str], *body: Part) -> None:
+    def _ask(self, asker: Asker, head: Head, expected: frozenset[str], body: Sequence[Part]) -> None:
         assert self._link is not None  # started
         assert self._asker is None  # one at a time
         self._serial += 1
@@ -261,7 +264,7 @@ class Worker:
         if self.lost.done():
             self._fail_call()
         else:
-            self._link.send({**header, "id": self._serial}, *body)
+            self._link.ask(head, self._serial, body)
 
     def _on_frame(self, header: Header, body: Received) -> None:
         kind = header.get("type")
@@ -302,10 +305,11 @@ class Worker:
         self._body.outputs.belong_to(request_id)  # what the last call wrote was out before its answer
 
     def _settle_call(self) -> None:
-        self._asker = self._stream = None
-        self._late.set(NEVER)
+        self._asker = self._stream = None  # the alarm is left as it is: should it ring, there is no call that is late
 
     def _overrun(self) -> None:
+        if self._asker is None:
+            return
         asker, count, seconds = self._asker, self._count, self._spec.call_timeout
         what, failure = f"a batch of {count} calls" if count > 1 else "a call", timed_out(seconds, count)
         if self._stream is not None:

@@ -80,14 +80,19 @@ def decode(received: InferRequest) -> TensorCall:
         )
     tensors: list[Tensor] = []
     names: set[str] = set()
+    all_plain = bool(raw)
     for index, tensor in enumerate(inputs):
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
         data: Part = raw[index] if raw else b""
         if not _is_plain(tensor, name, datatype, shape, data) or name in names:
+            all_plain = False
             data = _examined(tensor, index, names, data if raw else None)
         names.add(name)
         tensors.append(Tensor(name, datatype, shape, data))
-    return TensorCall(tensors, _parameters(request), _outputs(request))
+    call = TensorCall(tensors, _parameters(request), _outputs(request))
+    if all_plain:
+        received.keep(call)
+    return call
 
 
 def can_be_typed(outputs: Sequence[Tensor]) -> bool:

@@ -101,10 +101,12 @@ class InferenceMethods:
         message = request.message
         if message.model_version:
             _check_revision(_revision(message.model_version, "model_version"), revision, message.model_name)
-        slow = codec.is_slow(request)
-        wanted = await asyncio.to_thread(codec.decode, request) if slow else codec.decode(request)
+        wanted = request.call
+        if wanted is None:
+            slow = codec.is_slow(request)
+            wanted = await asyncio.to_thread(codec.decode, request) if slow else codec.decode(request)
         outputs = await pool.infer(wanted, call.deadline, call.request_id)
-        if codec.is_typed(request) and codec.can_be_typed(outputs):
+        if request.call is None and codec.is_typed(request) and codec.can_be_typed(outputs):
             return await self._typed(message, revision, outputs)
         response = InferResponse(message.model_name, str(revision), message.id, outputs)
         self._check_size(response.size)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.checking import WrongAnswer
 from benchmarks.ours import Ours
 from benchmarks.peers.peer import NotHere, Peer
 from benchmarks.report import Findings
@@ -66,8 +67,13 @@ class Calls:
             say(f"{peer.name}: not here: {error}")
             return
         with closing(running):
-            for work in peer.works:
-                self._targets.prepare(running, work)
+            try:
+                for work in peer.works:
+                    self._targets.prepare(running, work)
+            except WrongAnswer as error:
+                self._found.miss(peer.name, str(error))
+                say(f"{peer.name}: not measured: {error}")
+                return
             servers: tuple[Server, ...] = (ours, running)
             self._run(
                 [Step(server, work.name, how) for server in servers if _does(server, work.name, how)]

@@ -4,6 +4,7 @@ A ratio is the median of the rounds' ratios, not a ratio of medians: within a ro
 """
 
 import statistics
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -147,7 +148,7 @@ def _try(step: Step, targets: Targets, samples: Samples, seconds: float, number:
         before = step.server.cpu()
         load = _load(step, targets, samples, seconds)
         cost = step.server.cpu().since(before, load.calls)
-    except RuntimeError as error:
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
         server, work, how = step.key
         if number >= 0:
             problem = f"{server} {work} {how.value}, round {number + 1}: {str(error).strip().splitlines()[0]}"

@@ -318,6 +318,48 @@ def test_a_bar_is_met_as_its_rule_has_it(rule: Rule, below: bool, same: bool, ab
     assert not bar.is_met(None)
 
 
+PROMISED = """
+    ceiling 0.7 0.85 · kserve 1.4 2 · pytriton 1.2 1.8 · mlserver 4 6 · ray_serve 14 20 · triton 0.6 0.9 · json 0.8 0.95
+    tensor_1mib 0.8 1.2 · plumber 5 10 · many 0.8 0.95 · warm_start 400 150 · list_scale 1.5 1.1 · idle_worker 14 10
+"""
+
+
+def test_bars_are_what_was_promised() -> None:
+    promised = [each.split() for line in PROMISED.strip().splitlines() for each in line.split(" · ")]
+    assert [(bar.name, bar.needed, bar.aim) for bar in BARS] == [(n, float(a), float(b)) for n, a, b in promised]
+
+
+def test_each_measure_is_over_what_its_bar_says() -> None:
+    found = Findings()
+    rates = {
+        ("modelhost", "sum", How.MANY): 60.0,
+        ("ceiling", "sum", How.MANY): 80.0,
+        ("kserve", "sum", How.MANY): 40.0,
+        ("pytriton", "sum", How.MANY): 30.0,
+        ("mlserver", "sum", How.MANY): 15.0,
+        ("mlserver_plain", "sum", How.MANY): 20.0,
+        ("ray_serve", "sum", How.MANY): 6.0,
+        ("ray_plain", "sum", How.MANY): 2.0,
+        ("triton", "sum", How.MANY): 120.0,
+        ("modelhost", "json", How.MANY): 66.0,
+        ("modelhost", "mib1", How.ONE): 7.0,
+        ("ceiling", "mib1", How.ONE): 10.0,
+        ("modelhost", "lm", How.EIGHT): 90.0,
+        ("plumber", "lm", How.EIGHT): 9.0,
+        ("modelhost", "many", How.TURN): 45.0,
+        ("modelhost", "sum", How.TURN): 50.0,
+    }
+    for key, rate in rates.items():
+        found.samples.add(key, 0, sample(rate))
+
+    assert {name: value and round(value, 9) for name, value in found.measures().items()} == {
+        "ceiling": 0.75, "kserve": 1.5, "pytriton": 2.0, "triton": 0.5,
+        "mlserver": 3.0,  # over the better one of both ways to run it
+        "ray_serve": 10.0,
+        "json": 1.1, "tensor_1mib": 0.7, "plumber": 10.0, "many": 0.9,
+    }  # fmt: skip
+
+
 def test_a_run_ends_with_a_line_for_each_bar() -> None:
     found = Findings(costs=[Cost("warm_start", "", 399.999, "ms"), Cost("list_scale", "", 1.6, "")])
     found.miss("kserve", "no such package")

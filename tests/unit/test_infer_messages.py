@@ -6,8 +6,9 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from modelhost.inference import open_inference_pb2 as pb
-from modelhost.server.api.inference.messages import LARGE_BYTES, InferRequest, InferResponse, _output
-from modelhost.server.api.inference.wire import MOST_FIELDS
+from modelhost.server.api.inference.messages import InferRequest, InferResponse, _output
+from modelhost.server.api.inference.patterns import Patterns
+from modelhost.server.api.inference.wire import LARGE_BYTES, MOST_FIELDS
 from modelhost.server.serving.tensors import Tensor
 
 UNKNOWN = bytes([15 << 3 | 0, 1]) + bytes([15 << 3 | 5, 1, 2, 3, 4]) + bytes([15 << 3 | 1]) + b"12345678"
@@ -23,7 +24,7 @@ def request(*raw: bytes) -> pb.ModelInferRequest:
 
 
 def parsed(data: bytes) -> InferRequest:
-    received = InferRequest()
+    received = InferRequest(Patterns())
     received.ParseFromString(data)
     return received
 

@@ -1,6 +1,9 @@
 """Requests that are like one before are read without a look, and are what they would be with one."""
 
-from collections.abc import Iterator, Sequence
+import gc
+import random
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +12,9 @@ from hypothesis import strategies as st
 
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.api.inference import codec, patterns
-from modelhost.server.api.inference.messages import LARGE_BYTES, InferRequest
+from modelhost.server.api.inference.messages import InferRequest
+from modelhost.server.api.inference.patterns import Patterns
+from modelhost.server.api.inference.wire import LARGE_BYTES
 from modelhost.server.errors import InvalidRequest
 from modelhost.server.serving.tensors import ELEMENT_BYTES, TensorCall
 
@@ -17,37 +22,42 @@ UNKNOWN_FIELD = bytes([15 << 3 | 2])
 Shape = tuple[str, int]  # datatype, elements
 
 
-@pytest.fixture(autouse=True)
-def nothing_known() -> Iterator[None]:
-    patterns._patterns.clear()
-    yield
-    patterns._patterns.clear()
+class Server:
+    """Reads requests as a server does, one after the other."""
+
+    def __init__(self) -> None:
+        self.patterns = Patterns()
+
+    def parsed(self, data: bytes) -> InferRequest:
+        received = InferRequest(self.patterns)
+        received.ParseFromString(data)
+        return received
+
+    def looked_at(self, data: bytes) -> TensorCall:
+        """What a request says that nothing is known of; it is remembered."""
+        received = self.parsed(data)
+        assert received.call is None
+        return codec.decode(received)
 
 
-def message(tensors: Sequence[Shape], fill: int, **fields: Any) -> pb.ModelInferRequest:
-    """A request with tensors whose bytes are all `fill`."""
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def message(tensors: Sequence[Shape], seed: int, **fields: Any) -> pb.ModelInferRequest:
+    """A request with tensors of such elements as chance has them."""
     made = pb.ModelInferRequest(model_name="model", **fields)
+    chance = random.Random(seed)
     for number, (datatype, count) in enumerate(tensors):
         made.inputs.add(name=f"x{number}", datatype=datatype, shape=[count])
-        made.raw_input_contents.append(bytes([fill]) * (count * ELEMENT_BYTES[datatype]))
+        made.raw_input_contents.append(chance.randbytes(count * ELEMENT_BYTES[datatype]))
     return made
 
 
-def parsed(data: bytes) -> InferRequest:
-    received = InferRequest()
-    received.ParseFromString(data)
-    return received
-
-
-def looked_at(data: bytes) -> TensorCall:
-    """What a request says that nothing is known of; it is remembered."""
-    received = parsed(data)
-    assert received.call is None
-    return codec.decode(received)
-
-
 def said(call: TensorCall) -> tuple[object, ...]:
-    return call.head.fields, b"".join(call.body), [len(part) for part in call.body], call.parameters, call.outputs
+    tensors = [(one.name, one.datatype, one.shape, bytes(one.data)) for one in call.tensors]
+    return call.head.fields, tensors, call.parameters, call.outputs
 
 
 TENSORS = st.lists(
@@ -62,79 +72,104 @@ TENSORS = st.lists(
 def test_a_request_like_one_before_is_what_a_look_at_it_would_find(
     tensors: list[Shape], more: bool, version: str
 ) -> None:
-    patterns._patterns.clear()
-    first, second = (message(tensors, fill, model_version=version) for fill in (1, 2))
+    server = Server()
+    first, second = (message(tensors, seed, model_version=version) for seed in (1, 2))
     if more:
         for one in (first, second):
             one.parameters["temperature"].double_param = 0.5
-            one.inputs[0].parameters["of the tensor"].bool_param = False
             one.outputs.add(name="y")
-    wanted = said(looked_at(second.SerializeToString()))
-    patterns._patterns.clear()
-    looked_at(first.SerializeToString())
+    wanted = said(Server().looked_at(second.SerializeToString()))
+    server.looked_at(first.SerializeToString())
 
-    received = parsed(second.SerializeToString())
+    received = server.parsed(second.SerializeToString())
 
-    if more:  # what a tensor has beside its elements is looked at each time
-        assert received.call is None
-    else:
-        assert received.call is not None
-        assert said(received.call) == wanted
+    assert received.call is not None
+    assert said(received.call) == wanted
     assert received.message.model_name == "model"
     assert received.message.model_version == version
     assert received.size == second.ByteSize()
 
 
-def test_what_comes_beside_tensors_is_known_too() -> None:
-    made = [message([("FP64", 3)], fill, model_version="2") for fill in (1, 2)]
-    for one in made:
-        one.parameters["temperature"].double_param = 0.5
-        one.outputs.add(name="y")
-    looked_at(made[0].SerializeToString())
-
-    call = parsed(made[1].SerializeToString()).call
-
-    assert call is not None
-    assert call.parameters == {"temperature": 0.5}
-    assert call.outputs == ["y"]
-    assert call.head.fields["parameters"] == {"temperature": 0.5}
-    assert call.body == [b"\2" * 24]
-
-
-def test_large_contents_lie_in_the_bytes_that_came() -> None:
-    looked_at(message([("UINT8", LARGE_BYTES)], 1).SerializeToString())
+def test_large_contents_lie_in_the_bytes_that_came(server: Server) -> None:
+    server.looked_at(message([("UINT8", LARGE_BYTES)], 1).SerializeToString())
     data = message([("UINT8", LARGE_BYTES)], 2).SerializeToString()
 
-    call = parsed(data).call
+    call = server.parsed(data).call
 
     assert call is not None
     assert call.body[0].obj is data  # type: ignore[union-attr]
 
 
+def changed(change: Callable[[pb.ModelInferRequest], object]) -> pb.ModelInferRequest:
+    """A request of one tensor, a parameter and an output, with a change that leaves its size."""
+    made = message([("UINT16", 10)], 2, model_version="1")
+    made.inputs[0].shape[:] = [2, 5]
+    made.parameters["seed"].int64_param = 1
+    made.outputs.add(name="y")
+    change(made)
+    return made
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        message([("FP64", 3)], 2, model_version="1"),
-        message([("FP64", 4)], 2),
-        message([("INT64", 3)], 2),
-        message([("FP64", 3), ("BOOL", 1)], 2),
-        message([("FP64", 3)], 2, id="7"),
+        changed(lambda made: setattr(made, "model_name", "other")),
+        changed(lambda made: setattr(made, "model_version", "2")),
+        changed(lambda made: setattr(made.inputs[0], "name", "y0")),
+        changed(lambda made: setattr(made.inputs[0], "datatype", "UINT32")),
+        changed(lambda made: made.inputs[0].shape.reverse()),
+        changed(lambda made: setattr(made.parameters["seed"], "int64_param", 2)),
+        changed(lambda made: setattr(made.outputs[0], "name", "z")),
     ],
-    ids=["version", "size", "datatype", "another tensor", "an id"],
+    ids=["model", "version", "name", "datatype", "shape", "parameter", "output"],
 )
-def test_a_request_that_differs_in_more_than_elements_is_looked_at(other: pb.ModelInferRequest) -> None:
-    looked_at(message([("FP64", 3)], 1).SerializeToString())
-    assert parsed(other.SerializeToString()).call is None
+def test_a_request_that_differs_in_more_than_elements_is_looked_at(server: Server, other: pb.ModelInferRequest) -> None:
+    first = changed(lambda made: None)
+    assert first.ByteSize() == other.ByteSize()
+    server.looked_at(first.SerializeToString())
+
+    assert server.parsed(other.SerializeToString()).call is None
+    assert server.parsed(first.SerializeToString()).call is not None
 
 
-def test_what_stands_between_contents_is_looked_at() -> None:
+def seeded(seed: int) -> bytes:
+    """Requests that differ in a parameter."""
+    return changed(lambda made: setattr(made.parameters["seed"], "int64_param", seed)).SerializeToString()
+
+
+def test_requests_of_one_size_are_known_beside_each_other(server: Server) -> None:
+    wanted = [said(server.looked_at(seeded(seed))) for seed in range(8)]
+
+    calls = [server.parsed(seeded(seed)).call for seed in range(8)]
+
+    assert [call is not None and said(call) for call in calls] == wanted
+
+
+def test_what_changes_with_each_request_is_not_kept_for_ever(server: Server) -> None:
+    for seed in range(50):
+        server.looked_at(seeded(seed))
+    assert len(server.patterns) == patterns.MOST_ALIKE
+
+
+def test_nothing_is_kept_of_what_the_tensors_held(server: Server) -> None:
+    data = message([("UINT8", LARGE_BYTES)], 1).SerializeToString()
+    received = server.parsed(data)
+    codec.decode(received)
+    assert len(server.patterns) == 1
+    del received
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, memoryview) and one.nbytes == LARGE_BYTES]
+    assert sys.getrefcount(data) == 2
+
+
+def test_what_stands_between_contents_is_looked_at(server: Server) -> None:
     tensors = [("UINT8", 10), ("UINT8", 20)]
-    looked_at(message(tensors, 1).SerializeToString())
+    server.looked_at(message(tensors, 1).SerializeToString())
     data = bytearray(message(tensors, 2).SerializeToString())
     assert data[-22:-20] == bytes([7 << 3 | 2, 20])
     data[-22] = UNKNOWN_FIELD[0]  # so that the second tensor has no contents
 
-    received = parsed(bytes(data))
+    received = server.parsed(bytes(data))
 
     assert received.call is None
     with pytest.raises(InvalidRequest, match="has 2 inputs, but 1 raw_input_contents"):
@@ -194,20 +229,21 @@ def with_much_beside() -> bytes:
         with_much_beside,
     ],
 )
-def test_such_a_request_is_looked_at_each_time(make: Any) -> None:
+def test_such_a_request_is_looked_at_each_time(server: Server, make: Any) -> None:
     data = make()
-    first = looked_at(data)
-    assert said(looked_at(data)) == said(first)
+    first = server.looked_at(data)
+    assert said(server.looked_at(data)) == said(first)
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "MOST_PATTERNS", 2)
     for count in range(1, 8):
-        looked_at(message([("UINT8", count)], 1).SerializeToString())
-        assert len(patterns._patterns) <= 2
-    assert parsed(message([("UINT8", 7)], 2).SerializeToString()).call is not None
+        server.looked_at(message([("UINT8", count)], 1).SerializeToString())
+        kept = [each for alike in server.patterns._known.values() for each in alike.patterns]
+        assert len(kept) == len(server.patterns) <= 2
+    assert server.parsed(message([("UINT8", 7)], 2).SerializeToString()).call is not None
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\x05mod", b"\xff" * 40])
 def test_what_is_no_request_is_like_none(data: bytes) -> None:
-    assert patterns.pattern_of(data) is None
+    assert Patterns().find(data) is None

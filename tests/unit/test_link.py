@@ -269,11 +269,10 @@ async def test_a_header_may_be_sent_again_with_another_id(ends: Ends) -> None:
 def test_a_socket_takes_more_at_once_if_it_may() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        before = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         widen(ours)
         granted = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     allowed = int(Path("/proc/sys/net/core/wmem_max").read_text())
-    assert granted >= max(before, min(SEND_BYTES, allowed))
+    assert granted >= 2 * min(SEND_BYTES, allowed)  # twice, for the system's own need: socket(7)
 
 
 async def test_frames_are_sent_in_their_order(ends: Ends) -> None:

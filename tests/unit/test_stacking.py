@@ -8,8 +8,8 @@ import pytest
 
 from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.link import Header
-from modelhost.server.serving.stacking import rows_of, stack_of, stacked, unstacked
-from modelhost.server.serving.tensors import ELEMENT_BYTES, Tensor, TensorCall, result_tensors
+from modelhost.server.serving.stacking import MOST_BYTES, rows_of, stack_of, stacked, unstacked
+from modelhost.server.serving.tensors import ELEMENT_BYTES, Parameter, Tensor, TensorCall, result_tensors
 
 DATATYPES = [*ELEMENT_BYTES, "BYTES"]
 
@@ -81,6 +81,7 @@ def test_a_call_without_a_number_of_rows_is_of_no_stack(shapes: list[tuple[int, 
         ((4,), "INT8", b"abcd"),
         ((), "INT8", b"a"),
         ((3,), "BYTES", b"\1\0\0\0a"),
+        ((3,), "BYTES", b"\1\0\0\0a" * 4),
         ((3,), "BYTES", b"\1\0\0\0a\1\0\0\0b\\9\0\0\0c"),
     ],
 )
@@ -113,3 +114,25 @@ def test_an_answer_without_tensors_cannot_be_cut() -> None:
 def test_what_a_worker_cannot_mean_is_no_answer(head: object) -> None:
     with pytest.raises(PredictionFailed, match="does not hold tensors"):
         result_tensors({"tensors": [head]}, b"x")
+
+
+def test_a_worker_cannot_nest_what_it_says_so_deep_that_nobody_is_told() -> None:
+    deep: list[object] = []
+    for _ in range(5_000):
+        deep = [deep]
+    with pytest.raises(PredictionFailed, match="does not hold tensors"):
+        result_tensors({"tensors": deep}, b"")
+
+
+def test_no_more_bytes_are_cut_apart_than_the_event_loop_has_time_for() -> None:
+    text = b"x" * MOST_BYTES
+    data = b"".join(struct.pack("<I", len(each)) + each for each in (text, b"y"))
+    header = {"tensors": [{"name": "y", "datatype": "BYTES", "shape": [2], "size": len(data)}]}
+    with pytest.raises(PredictionFailed, match=f"'?y'? has {len(data)} bytes; of BYTES no more than {MOST_BYTES}"):
+        list(unstacked(header, data, [1, 1]))
+
+
+def test_parameters_that_are_equal_but_not_the_same_make_different_stacks() -> None:
+    x = tensor("x", "FP32", (2,), random.Random(1))
+    values: list[Parameter] = [0, 0.0, -0.0, False, "0", None]
+    assert len({stack_of(TensorCall([x], {"p": value}, ())) for value in values}) == len(values)

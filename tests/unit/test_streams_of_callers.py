@@ -51,7 +51,7 @@ class Numbers:
         self._changes.notify(ACCESS)
 
     def open(self) -> AsyncIterator[bytes]:
-        call = Call(PATH, {"authorization": "Bearer mha_ada"}, "ipv4:127.0.0.1:1", None)
+        call = Call(PATH, {"authorization": "Bearer mha_ada"}, lambda: "ipv4:127.0.0.1:1", None)
         method = self._dispatcher.methods[PATH]
         assert isinstance(method, ServerStream)
         return self._dispatcher.server_stream(method, call, b"")

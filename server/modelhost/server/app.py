@@ -30,6 +30,7 @@ from modelhost.server.api.calling import ModelCalls, observer
 from modelhost.server.api.health import HealthMethods
 from modelhost.server.api.inference.messages import InferRequest
 from modelhost.server.api.inference.models import InferenceMethods
+from modelhost.server.api.inference.patterns import Patterns
 from modelhost.server.api.inference.repository import ROLES as REPOSITORY_ROLES
 from modelhost.server.api.inference.repository import RepositoryMethods
 from modelhost.server.api.listener import listener_methods
@@ -279,7 +280,7 @@ class App:
                 RepositoryMethods(database, commands, mutations, router, changes),
                 for_anyone={"ServerLive", "ServerReady", "ServerMetadata"},
                 for_operators=REPOSITORY_ROLES,
-                requests={"ModelInfer": InferRequest},
+                requests={"ModelInfer": partial(InferRequest, Patterns())},
             ),
         }
         health = partial(

@@ -5,7 +5,10 @@ import contextlib
 import sys
 from typing import Any
 
+import pytest
+
 from modelhost.server.errors import DomainError
+from modelhost.server.serving.batching import Batches
 from modelhost.v1.error_reason_pb2 import ErrorReason
 from tests.integration.serving.stage import (
     BATCH,
@@ -193,3 +196,22 @@ async def test_the_ids_on_a_line_are_cut_where_they_are_many(stage: Stage, gate:
     await until(lambda: "hello" in dict(stage.owners))
     names = dict(stage.owners)["hello"].split(" ")
     assert names == [f"{n:064}" for n in range(15)]
+
+
+async def test_a_fault_of_ours_with_an_answer_fails_its_calls_and_keeps_nobody_waiting(
+    stage: Stage, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("a fault")
+
+    pool = await batching(stage)
+    first = await begin(stage, pool, "first", gate)
+    waiting = [await queue(pool, word) for word in "ab"]
+    monkeypatch.setattr(Batches, "split", fail)
+    gate.open()
+    await first
+
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(each) for each in found] == [LookupError, LookupError]
+    assert (await ask(pool, {"note": "after"}))["note"] == "after"

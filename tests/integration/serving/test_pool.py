@@ -117,6 +117,16 @@ async def test_a_deadline_that_passes_while_the_model_runs_ends_the_wait_but_not
     assert stage.noted() == ["slow", "next"]
 
 
+async def test_an_idle_worker_outlives_the_time_that_its_last_call_had(stage: Stage) -> None:
+    pool = await stage.pool("streams", call_timeout=0.3)
+    pid = await ask(pool, "pid")
+
+    await asyncio.sleep(0.6)
+
+    assert pool.status == PoolStatus(live=1)
+    assert await ask(pool, "pid") == pid
+
+
 async def test_a_caller_who_has_longer_waits_longer_than_a_call_may_run(stage: Stage) -> None:
     pool = await stage.pool("obliging", call_timeout=1.0)
 

@@ -1,7 +1,7 @@
 """From a service's descriptor and the objects that implement it to its methods."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -19,13 +19,13 @@ def bind(
     name: str = "",
     for_anyone: Collection[str] = (),
     for_operators: Mapping[str, Role] | None = None,
-    requests: Mapping[str, type[Any]] | None = None,
+    requests: Mapping[str, Callable[[], Any]] | None = None,
 ) -> list[Method]:
     """Find each rpc's handler by its name in snake case. Raises `LookupError` for an rpc that nobody implements.
 
     `name` is the full name to serve it under, where that is not the descriptor's. The rpcs in `for_anyone` are open to
     everybody, and those in `for_operators` to operators of that role, whatever `access` the others have. `requests`
-    has what an rpc's requests are read into, where that is not the library's own class.
+    makes what an rpc's requests are read into, where that is not the library's own class.
     """
 
     roles = for_operators or {}
@@ -59,7 +59,7 @@ def _bind(
     service: str,
     access: Access,
     role: Role | None,
-    request: type[Any],
+    request: Callable[[], Any],
     implementations: Sequence[object],
 ) -> Method:
     attribute = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc.name).lower()

@@ -63,7 +63,7 @@ class Unary(Generic[Request]):
     path: str
     access: Access
     role: Role | None
-    request: type[Request]
+    request: Callable[[], Request]
     handler: Callable[[Call, Request], Awaitable[Serialisable]]
 
 
@@ -74,7 +74,7 @@ class ServerStream(Generic[Request]):
     path: str
     access: Access
     role: Role | None
-    request: type[Request]
+    request: Callable[[], Request]
     handler: Callable[[Call, Request], AsyncGenerator[Message]]
 
 
@@ -85,7 +85,7 @@ class BidiStream(Generic[Request]):
     path: str
     access: Access
     role: Role | None
-    request: type[Request]
+    request: Callable[[], Request]
     handler: Callable[[Call, AsyncIterator[Request]], AsyncGenerator[Message]]
 
 
@@ -289,8 +289,8 @@ async def _end(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _parse(kind: type[Request], data: bytes) -> Request:
-    message = kind()
+def _parse(make: Callable[[], Request], data: bytes) -> Request:
+    message = make()
     try:
         message.ParseFromString(data)
     except DecodeError:
@@ -298,7 +298,7 @@ def _parse(kind: type[Request], data: bytes) -> Request:
             "",
             "the request is not a {message} message",
             reason=ErrorReason.ERROR_REASON_MALFORMED_REQUEST,
-            message=kind.DESCRIPTOR.full_name,
+            message=message.DESCRIPTOR.full_name,
         ) from None
     return message
 

@@ -138,12 +138,12 @@ class Batches:
         most = 1 if alone else self._most
         while self._queue and len(calls) < most:
             call = self._queue[0]
-            size += call.size
-            if call.key != first.key or size > self._bytes or not isinstance(call, QueuedCall):
+            if call.key != first.key or size + call.size > self._bytes or not isinstance(call, QueuedCall):
                 break
             self._queue.popleft()
             if not call.expire(now):
                 calls.append(call)
+                size += call.size
         self._observe(len(calls))
         return Batch(calls, self)
 
@@ -222,13 +222,20 @@ class Batch:
 
     def answered(self, header: Header, body: Received) -> None:
         """The worker has results."""
+        try:
+            self._hand_out(header, body)
+        except Exception as error:
+            for call in self.calls:
+                call.fail(error)
+        self._over()
+
+    def _hand_out(self, header: Header, body: Received) -> None:
         if self._is_stack:
             self._unstack(header, body)
         elif len(self.calls) == 1:
             self.calls[0].succeed(header, body)
         else:
             self._batches.split(self.calls, header, body, self._worker)
-        self._over()
 
     def _unstack(self, header: Header, body: Received) -> None:
         rows = [rows_of(call.head.fields) for call in self.calls]

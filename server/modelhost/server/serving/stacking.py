@@ -1,7 +1,8 @@
 """Tensor calls as one: the rows of their tensors one after the other, and the rows of the outputs cut apart again.
 
 It is for models that say that the first dimension of all their tensors counts rows which know nothing of each other
-(`batch_dimension`). As rows lie one after the other in memory, nothing is computed here.
+(`batch_dimension`). As rows lie one after the other in memory, numbers are not looked at here; the elements of BYTES
+are each found, so there may not be too many of them.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -13,6 +14,8 @@ from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.link import Header, Part, Received
 from modelhost.server.serving.tensors import LENGTH_BYTES, Tensor, TensorCall, elements, outputs_of, result_tensors
 from modelhost.v1.error_reason_pb2 import ErrorReason
+
+MOST_BYTES = 256 * 1024  # of an output of BYTES: to find its elements takes the event loop up to 40 ms
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def stack_of(call: TensorCall) -> Stack | None:
         return None
     return Stack(
         tuple((one.name, one.datatype, one.shape[1:]) for one in call.tensors),
-        tuple(sorted((name, type(value).__name__, value) for name, value in call.parameters.items())),
+        tuple(sorted((name, type(value).__name__, repr(value)) for name, value in call.parameters.items())),
         tuple(call.outputs),
     )
 
@@ -85,11 +88,15 @@ def _cuts(output: Tensor, rows: Sequence[int]) -> list[int]:
     row = prod(output.shape[1:])
     ends = [row * end for end in accumulate(rows, initial=0)]  # in elements
     if output.datatype == "BYTES":
+        if len(output.data) > MOST_BYTES:
+            raise _too_large(output.name, len(output.data))
         try:
             of_elements = [0, *accumulate(LENGTH_BYTES + len(each) for each in elements(output.data))]
-            return [of_elements[end] for end in ends]
-        except (IndexError, ValueError):
-            raise _unlike(output.name, output.shape, rows=sum(rows)) from None  # it has fewer elements than that
+        except ValueError:
+            of_elements = []
+        if len(of_elements) - 1 != ends[-1]:
+            raise _unlike(output.name, output.shape, rows=sum(rows))
+        return [of_elements[end] for end in ends]
     size = len(output.data) // (ends[-1] or 1)
     return [size * end for end in ends]
 
@@ -103,6 +110,16 @@ def _answer(
         for one, part in zip(outputs, parts, strict=True)
     ]
     return {"tensors": tensors}, b"".join(parts)
+
+
+def _too_large(name: str, size: int) -> PredictionFailed:
+    return PredictionFailed(
+        ErrorReason.ERROR_REASON_RESULT_NOT_SERIALISABLE,
+        "the output {tensor} has {size} bytes; of BYTES no more than {most} are cut apart for the calls of a batch",
+        tensor=name,
+        size=size,
+        most=MOST_BYTES,
+    )
 
 
 def _unlike(name: str, shape: Sequence[int], rows: int) -> PredictionFailed:

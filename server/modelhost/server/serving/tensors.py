@@ -177,16 +177,16 @@ def outputs_of(header: Header) -> list[Output]:
 
     A model answers with the same tensors again and again, but for their elements: what is said of them is kept.
     """
-    text = _encode(header.get("tensors"))
-    return _outputs(text) if len(text) <= KEPT_BYTES else _outputs.__wrapped__(text)
+    try:
+        text = _encode(header.get("tensors"))
+        return _outputs(text) if len(text) <= KEPT_BYTES else _outputs.__wrapped__(text)
+    except (ValueError, RecursionError):  # the first is msgspec's own
+        raise _no_tensors() from None
 
 
 @lru_cache(MOST_KEPT)
 def _outputs(text: bytes) -> list[Output]:
-    try:
-        outputs = _decode(text)
-    except ValueError:  # msgspec's own
-        raise _no_tensors() from None
+    outputs = _decode(text)
     for one in outputs:
         size = ELEMENT_BYTES.get(one.datatype)
         if one.datatype not in _KNOWN or (size and prod(one.shape) * size != one.size):

@@ -320,8 +320,7 @@ class Worker:
             self._request_id,
         )
         self._give_up("timeout")
-        if asker is not None:
-            asker.failed(failure)
+        asker.failed(failure)
 
     def _on_end(self, error: Exception | None) -> None:
         if error is None or isinstance(error, OSError):

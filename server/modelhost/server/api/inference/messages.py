@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from modelhost.inference import open_inference_pb2 as pb
-from modelhost.server.api.inference.patterns import keep, pattern_of
-from modelhost.server.api.inference.wire import before_raw_output, split
+from modelhost.server.api.inference.patterns import Patterns
+from modelhost.server.api.inference.wire import LARGE_BYTES, before_raw_output, split
 from modelhost.server.serving.link import Part
 from modelhost.server.serving.tensors import NAME_BYTES, Tensor, TensorCall
 
-LARGE_BYTES = 64 * 1024  # below that, to copy costs less than to look
 MOST_KEPT = 1000
 
 
@@ -27,7 +26,8 @@ class InferRequest:
 
     DESCRIPTOR = pb.ModelInferRequest.DESCRIPTOR
 
-    def __init__(self) -> None:
+    def __init__(self, patterns: Patterns) -> None:
+        self._patterns = patterns
         self.message = pb.ModelInferRequest()
         self.raw: Sequence[Part] = ()
         self.size = 0
@@ -37,7 +37,7 @@ class InferRequest:
     def ParseFromString(self, data: bytes) -> None:  # noqa: N802 - as the library calls it
         """Fill it. Raises `DecodeError`."""
         self.size = len(data)
-        if (pattern := pattern_of(data)) is not None:
+        if (pattern := self._patterns.find(data)) is not None:
             self.message, self.call = pattern.message, pattern.call(data)
             return
         self._data = data
@@ -50,8 +50,12 @@ class InferRequest:
             self.message.ParseFromString(rest)
 
     def keep(self, call: TensorCall) -> None:
-        """It is this call, all of whose tensors are raw numbers: others that differ in those alone need no look."""
-        keep(self._data, call)
+        """It is this call, all of whose tensors are raw numbers: others that differ in those alone need no look.
+
+        Of requests that have an id, each has another.
+        """
+        if not self.message.id:
+            self._patterns.keep(self._data, call)
 
 
 class InferResponse:

@@ -2,7 +2,7 @@
 
 All that comes before the elements is the same then, byte for byte, and what it says was found out when the first of
 them came. What follows is known, too: official clients and stubs write fields in the order of their numbers, and raw
-contents have the last one. Requests that are written in another order, or have an id, are read each by itself.
+contents have the last one. Requests that are written in another order are read each by itself.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from google.protobuf.message import DecodeError
 
 from modelhost.inference import open_inference_pb2 as pb
-from modelhost.server.api.inference.wire import before_raw_input
+from modelhost.server.api.inference.wire import LARGE_BYTES, before_raw_input
 from modelhost.server.serving.link import Head, Part
 from modelhost.server.serving.tensors import Tensor, TensorCall
 
-LARGE_BYTES = 64 * 1024  # of a tensor that is not copied
-MOST_BYTES = 4096  # of what is kept of a request
-MOST_PATTERNS = 1000  # then all are forgotten
+MOST_BYTES = 1024  # before the contents; what is kept of them takes up to 30 times as much
+MOST_ALIKE = 8  # of one size and model; where there are more, something changes with each request
+MOST_PATTERNS = 500  # then all are forgotten
 _NAME_TAG = b"\x0a"  # of model_name, the first field; its length follows in one byte
 _LONGEST_NAME = 0x7F
 
@@ -26,30 +26,28 @@ Key = tuple[int, bytes]
 class Pattern:
     """What such requests have in common. `message` is what they say but for raw contents."""
 
-    __slots__ = ("_between", "_call", "_head", "_spans", "_start", "message")
+    __slots__ = ("_between", "_head", "_outputs", "_parameters", "_spans", "message")
 
-    def __init__(self, start: bytes, message: pb.ModelInferRequest, call: TensorCall) -> None:
+    def __init__(self, begin: int, message: pb.ModelInferRequest, call: TensorCall) -> None:
+        """`begin` is where what stands before the first contents begins. Of the call's elements nothing is kept."""
         self.message = message
-        self._start = start
-        self._call = call
         self._head = Head(call.head.fields)
+        self._parameters = call.parameters
+        self._outputs = call.outputs
         self._spans: list[tuple[str, str, tuple[int, ...], int, int]] = []
         self._between: list[tuple[bytes, int]] = []
-        end = len(start)
-        for number, one in enumerate(call.tensors):
-            if number:
-                between = before_raw_input(len(one.data))
-                self._between.append((between, end))
-                end += len(between)
-            self._spans.append((one.name, one.datatype, one.shape, end, end + len(one.data)))
-            end += len(one.data)
+        for one in call.tensors:
+            between = before_raw_input(len(one.data))
+            self._between.append((between, begin))
+            begin += len(between)
+            end = begin + len(one.data)
+            self._spans.append((one.name, one.datatype, one.shape, begin, end))
+            begin = end
 
-    def fits(self, data: bytes) -> bool:
-        """Whether a request of the right size is one of these."""
-        if not data.startswith(self._start):
-            return False
-        for each, at in self._between:  # noqa: SIM110 - `all` takes longer, and this is on every call's way
-            if not data.startswith(each, at):
+    def has_contents(self, data: bytes) -> bool:
+        """Whether a request of the right size that begins as these has its contents where they have theirs."""
+        for between, at in self._between:  # noqa: SIM110 - `all` takes longer, and this is on every call's way
+            if not data.startswith(between, at):
                 return False
         return True
 
@@ -57,40 +55,61 @@ class Pattern:
         """What the model is to be called with for one of these."""
         source: Part = data if len(data) <= LARGE_BYTES else memoryview(data)
         tensors = [Tensor(name, datatype, shape, source[at:end]) for name, datatype, shape, at, end in self._spans]
-        return TensorCall(tensors, self._call.parameters, self._call.outputs, self._head)
+        return TensorCall(tensors, self._parameters, self._outputs, self._head)
 
 
-_patterns: dict[Key, Pattern] = {}
+class _Alike:
+    """Requests of one size for one model: where their contents begin, and patterns by what comes before that."""
+
+    __slots__ = ("begin", "patterns")
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+        self.patterns: dict[bytes, Pattern] = {}
 
 
-def pattern_of(data: bytes) -> Pattern | None:
-    """That which a request has in common with one before."""
-    if len(data) < 2:
-        return None
-    pattern = _patterns.get((len(data), data[: 2 + data[1]]))
-    return pattern if pattern is not None and pattern.fits(data) else None
+class Patterns:
+    """Those of the requests that a server has had. On the event loop only."""
 
+    def __init__(self) -> None:
+        self._known: dict[Key, _Alike] = {}
+        self._count = 0
 
-def keep(data: bytes, call: TensorCall) -> None:
-    """Remember what a request says: it is this call, and all of its tensors are raw numbers, in the order of inputs."""
-    start = len(data) - _size_of_raw(call.tensors)
-    if not (data.startswith(_NAME_TAG) and data[1] <= _LONGEST_NAME and 0 < start <= MOST_BYTES):
-        return
-    before = before_raw_input(len(call.tensors[0].data))
-    message = pb.ModelInferRequest()
-    try:
-        message.ParseFromString(data[:start])
-    except DecodeError:
-        return
-    # Whatever stands there, the whole is this message and then those contents, if they are where they should be.
-    if message.id or message.raw_input_contents or not data.startswith(before, start):
-        return
-    pattern = Pattern(data[: start + len(before)], message, call)
-    if not pattern.fits(data):
-        return
-    if len(_patterns) >= MOST_PATTERNS:
-        _patterns.clear()
-    _patterns[len(data), data[: 2 + data[1]]] = pattern
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, data: bytes) -> Pattern | None:
+        """What a request has in common with one before."""
+        if len(data) < 2 or (alike := self._known.get((len(data), data[: 2 + data[1]]))) is None:
+            return None
+        pattern = alike.patterns.get(data[: alike.begin])
+        return pattern if pattern is not None and pattern.has_contents(data) else None
+
+    def keep(self, data: bytes, call: TensorCall) -> None:
+        """Remember what a request says: it is this call, and its tensors are raw numbers, in the order of inputs."""
+        begin = len(data) - _size_of_raw(call.tensors)
+        if not (data.startswith(_NAME_TAG) and data[1] <= _LONGEST_NAME and 0 < begin <= MOST_BYTES):
+            return
+        key = len(data), data[: 2 + data[1]]
+        alike = self._known.get(key) or _Alike(begin)
+        if alike.begin != begin or len(alike.patterns) >= MOST_ALIKE:
+            return
+        message = pb.ModelInferRequest()
+        try:
+            message.ParseFromString(data[:begin])
+        except DecodeError:
+            return
+        # If that is a message, then the whole is it and what follows, and those are the contents if they stand there.
+        pattern = Pattern(begin, message, call)
+        if message.raw_input_contents or not pattern.has_contents(data):
+            return
+        if self._count >= MOST_PATTERNS:
+            self._known.clear()
+            self._count = 0
+            alike.patterns.clear()
+        self._known[key] = alike
+        alike.patterns[data[:begin]] = pattern
+        self._count += 1
 
 
 def _size_of_raw(tensors: Sequence[Tensor]) -> int:

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.serving.tensors import MOST_TENSORS
 
+LARGE_BYTES = 64 * 1024  # of a message: below that, to copy contents costs less than to look for them
 MOST_FIELDS = 4 * MOST_TENSORS  # that are looked at one by one; no right request has so many
 MOST_KEPT = 1000
 _RAW_INPUT = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number

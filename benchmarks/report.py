@@ -43,7 +43,8 @@ class Findings:
 
     def miss(self, peer: str, why: str) -> None:
         """Know of a peer that cannot be measured."""
-        self.peers[peer] = self.reasons[peer] = f"{NOT_HERE} {why}"
+        first = (why.strip().splitlines() or [""])[0].replace("|", "/")
+        self.peers[peer] = self.reasons[peer] = f"{NOT_HERE} {first}"
 
     def misses(self, peer: str) -> bool:
         """Whether it cannot be measured."""
@@ -73,8 +74,10 @@ class Findings:
             "many": ratio((OURS, "many", How.TURN), (OURS, "sum", How.TURN)),
         }
         for peer, variants in STRONGEST.items():
-            ratios = [ratio(ours, (variant, "sum", at)) for variant in variants]
-            found[peer] = min((each for each in ratios if each is not None), default=None)
+            asked_for = [variant for variant in variants if variant in self.peers] or variants
+            ratios = [ratio(ours, (variant, "sum", at)) for variant in asked_for]
+            measured = [each for each in ratios if each is not None]
+            found[peer] = min(measured) if len(measured) == len(ratios) else None  # the missing one might be the better
         return found | {cost.name: cost.value for cost in self.costs}
 
     def reason(self, bar: str) -> str:

@@ -360,6 +360,18 @@ def test_each_measure_is_over_what_its_bar_says() -> None:
     }  # fmt: skip
 
 
+def test_a_bar_over_the_better_of_two_is_not_measured_with_one_alone() -> None:
+    found = Findings(peers={"mlserver": "as it is"})
+    found.samples.add(("modelhost", "sum", How.MANY), 0, sample(60))
+    found.samples.add(("mlserver", "sum", How.MANY), 0, sample(20))
+    assert found.measures()["mlserver"] == 3
+
+    found.miss("mlserver_plain", "it answered | wrongly\nand more")
+
+    assert found.measures()["mlserver"] is None
+    assert found.peers["mlserver_plain"] == "not here: it answered / wrongly"
+
+
 def test_a_run_ends_with_a_line_for_each_bar() -> None:
     found = Findings(costs=[Cost("warm_start", "", 399.999, "ms"), Cost("list_scale", "", 1.6, "")])
     found.miss("kserve", "no such package")

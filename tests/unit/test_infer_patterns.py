@@ -1,6 +1,7 @@
 """Requests that are like one before are read without a look, and are what they would be with one."""
 
 import gc
+import itertools
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -237,11 +238,23 @@ def test_such_a_request_is_looked_at_each_time(server: Server, make: Any) -> Non
 
 def test_what_is_remembered_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "MOST_PATTERNS", 2)
-    for count in range(1, 8):
-        server.looked_at(message([("UINT8", count)], 1).SerializeToString())
+    for count, version in itertools.product(range(1, 8), "1234"):
+        server.looked_at(message([("UINT8", count)], 1, model_version=version).SerializeToString())
         kept = [each for alike in server.patterns._known.values() for each in alike.patterns]
         assert len(kept) == len(server.patterns) <= 2
-    assert server.parsed(message([("UINT8", 7)], 2).SerializeToString()).call is not None
+    assert server.parsed(message([("UINT8", 7)], 2, model_version="4").SerializeToString()).call is not None
+
+
+def test_a_request_that_is_looked_at_twice_is_remembered_once(server: Server) -> None:
+    received = server.parsed(message([("FP64", 3)], 1).SerializeToString())
+    assert said(codec.decode(received)) == said(codec.decode(received))
+    assert len(server.patterns) == 1
+
+
+def test_nobody_takes_another_models_places(server: Server) -> None:
+    theirs = pb.ModelInferRequest(model_name="theirs").SerializeToString()
+    server.looked_at(theirs + message([("FP64", 3)], 1).SerializeToString())
+    assert len(server.patterns) == 0
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\x05mod", b"\xff" * 40])

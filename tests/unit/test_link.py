@@ -271,8 +271,8 @@ def test_a_socket_takes_more_at_once_if_it_may() -> None:
     with ours, theirs:
         widen(ours)
         granted = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-    allowed = int(Path("/proc/sys/net/core/wmem_max").read_text())
-    assert granted >= 2 * min(SEND_BYTES, allowed)  # twice, for the system's own need: socket(7)
+    limit = int(Path("/proc/sys/net/core/wmem_max").read_text())
+    assert granted >= 2 * min(SEND_BYTES, limit)  # twice, for the system's own need: socket(7)
 
 
 async def test_frames_are_sent_in_their_order(ends: Ends) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from modelhost.server.errors import PredictionFailed
 from modelhost.server.serving.link import Header
-from modelhost.server.serving.stacking import MOST_BYTES, rows_of, stack_of, stacked, unstacked
+from modelhost.server.serving.stacking import MOST_ELEMENTS, rows_of, stack_of, stacked, unstacked
 from modelhost.server.serving.tensors import ELEMENT_BYTES, Parameter, Tensor, TensorCall, result_tensors
 
 DATATYPES = [*ELEMENT_BYTES, "BYTES"]
@@ -124,12 +124,20 @@ def test_a_worker_cannot_nest_what_it_says_so_deep_that_nobody_is_told() -> None
         result_tensors({"tensors": deep}, b"")
 
 
-def test_no_more_bytes_are_cut_apart_than_the_event_loop_has_time_for() -> None:
-    text = b"x" * MOST_BYTES
-    data = b"".join(struct.pack("<I", len(each)) + each for each in (text, b"y"))
-    header = {"tensors": [{"name": "y", "datatype": "BYTES", "shape": [2], "size": len(data)}]}
-    with pytest.raises(PredictionFailed, match=f"'?y'? has {len(data)} bytes; of BYTES no more than {MOST_BYTES}"):
-        list(unstacked(header, data, [1, 1]))
+def bytes_output(count: int, text: bytes) -> tuple[Header, bytes]:
+    data = (struct.pack("<I", len(text)) + text) * count
+    return {"tensors": [{"name": "y", "datatype": "BYTES", "shape": [count], "size": len(data)}]}, data
+
+
+def test_no_more_elements_are_cut_apart_than_the_event_loop_has_time_for() -> None:
+    header, data = bytes_output(MOST_ELEMENTS + 2, b"")
+    with pytest.raises(PredictionFailed, match=f"has {MOST_ELEMENTS + 2} elements; of BYTES no more than"):
+        unstacked(header, data, [1, MOST_ELEMENTS + 1])
+
+
+def test_few_elements_may_be_as_large_as_they_like() -> None:
+    header, data = bytes_output(3, b"x" * 1_000_000)
+    assert [len(body) for _, body in unstacked(header, data, [1, 2])] == [1_000_004, 2_000_008]
 
 
 def test_parameters_that_are_equal_but_not_the_same_make_different_stacks() -> None:

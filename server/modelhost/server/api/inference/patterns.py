@@ -2,7 +2,8 @@
 
 All that comes before the elements is the same then, byte for byte, and what it says was found out when the first of
 them came. What follows is known, too: official clients and stubs write fields in the order of their numbers, and raw
-contents have the last one. Requests that are written in another order are read each by itself.
+contents have the last one. Requests that are written in another order are read each by itself, and so are those where
+something else changes, too.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from modelhost.server.api.inference.wire import LARGE_BYTES, before_raw_input
 from modelhost.server.serving.link import Head, Part
 from modelhost.server.serving.tensors import Tensor, TensorCall
 
-MOST_BYTES = 1024  # before the contents; what is kept of them takes up to 30 times as much
+MOST_BYTES = 512  # before the contents; what is kept of them takes up to 60 times as much
 MOST_ALIKE = 8  # of one size and model; where there are more, something changes with each request
 MOST_PATTERNS = 500  # then all are forgotten
 _NAME_TAG = b"\x0a"  # of model_name, the first field; its length follows in one byte
@@ -92,23 +93,26 @@ class Patterns:
             return
         key = len(data), data[: 2 + data[1]]
         alike = self._known.get(key) or _Alike(begin)
-        if alike.begin != begin or len(alike.patterns) >= MOST_ALIKE:
+        beginning = data[:begin]
+        if alike.begin != begin or beginning in alike.patterns or len(alike.patterns) >= MOST_ALIKE:
             return
         message = pb.ModelInferRequest()
         try:
-            message.ParseFromString(data[:begin])
+            message.ParseFromString(beginning)
         except DecodeError:
             return
         # If that is a message, then the whole is it and what follows, and those are the contents if they stand there.
         pattern = Pattern(begin, message, call)
         if message.raw_input_contents or not pattern.has_contents(data):
             return
+        if message.model_name.encode() != key[1][2:]:  # it has two: nobody is to take another model's places
+            return
         if self._count >= MOST_PATTERNS:
             self._known.clear()
             self._count = 0
             alike.patterns.clear()
         self._known[key] = alike
-        alike.patterns[data[:begin]] = pattern
+        alike.patterns[beginning] = pattern
         self._count += 1
 
 

@@ -3,6 +3,7 @@
 import importlib
 import select
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, rounds
 from benchmarks.bars import BARS, Bar, Rule
 from benchmarks.bench import Wanted
+from benchmarks.calls import Calls
+from benchmarks.checking import WrongAnswer
 from benchmarks.deploying import Cost
 from benchmarks.frames import frame, infer_request, infer_response
 from benchmarks.http2 import (
@@ -35,10 +38,12 @@ from benchmarks.http2 import (
     integer,
 )
 from benchmarks.load import Load, parse
+from benchmarks.peers.peer import Peer
 from benchmarks.processes import TICKS, Cpu, parse_rollup, parse_stat
 from benchmarks.replay import arrivals
 from benchmarks.report import Findings, markdown
-from benchmarks.rounds import How, Sample, Samples
+from benchmarks.rounds import How, Sample, Samples, Step
+from benchmarks.servers import Targets
 from benchmarks.work import NUMBERS, http_lm, json_sum, lm, many, tensor_sum
 from modelhost.v1 import predict_pb2
 
@@ -358,6 +363,54 @@ def test_each_measure_is_over_what_its_bar_says() -> None:
         "ray_serve": 10.0,
         "json": 1.1, "tensor_1mib": 0.7, "plumber": 10.0, "many": 0.9,
     }  # fmt: skip
+
+
+class Nobody:
+    """A server that answers nothing."""
+
+    name, address, headers = "ceiling", "127.0.0.1:9", ()
+
+    def __init__(self) -> None:
+        self.works = {"sum": tensor_sum()}
+
+    def cpu(self) -> Cpu:
+        return Cpu(0, 0)
+
+    def close(self) -> None:
+        self.works = {}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no answer"), subprocess.TimeoutExpired("h2load", 60)])
+def test_a_segment_that_fails_is_a_problem_of_its_round_and_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def fail(*_: object) -> Load:
+        raise error
+
+    monkeypatch.setattr(rounds, "_load", fail)
+    found = Findings()
+
+    rounds.run([[Step(Nobody(), "sum", How.MANY)]], Targets(tmp_path), found.samples, rounds=2, seconds=1)
+
+    assert [each.partition(":")[0] for each in found.samples.problems] == [
+        "ceiling sum 32, round 1", "ceiling sum 32, round 2"
+    ]  # fmt: skip
+
+
+def test_a_peer_that_answers_wrongly_is_reported_and_not_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise WrongAnswer("UNAVAILABLE\nand more")
+
+    peer, running, found = Peer("triton", "Triton", "", (tensor_sum(),), ""), Nobody(), Findings()
+    monkeypatch.setattr(Peer, "start", lambda _: running)
+    monkeypatch.setattr(Targets, "prepare", fail)
+
+    Calls(found, tmp_path, rounds=5, seconds=1)._with_peer(Nobody(), peer)  # type: ignore[arg-type]
+
+    assert found.reason("triton") == "not here: UNAVAILABLE"
+    assert running.works == {}
 
 
 def test_a_bar_over_the_better_of_two_is_not_measured_with_one_alone() -> None:

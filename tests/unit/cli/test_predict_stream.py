@@ -80,7 +80,7 @@ def test_a_reader_who_does_not_read_holds_the_model_up(server, background):
         while same < 10:
             time.sleep(0.05)
             seen, same = server.made, same + 1 if server.made == seen and seen > 0 else 0
-        assert seen < 200
+        assert seen < 1000  # 100 MB: gRPC's windows and the system's buffers grow to some 30
         assert process.poll() is None
 
 

@@ -9,11 +9,9 @@ from functools import lru_cache
 
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.api.inference.patterns import Patterns
-from modelhost.server.api.inference.wire import LARGE_BYTES, before_raw_output, split
+from modelhost.server.api.inference.wire import LARGE_BYTES, MOST_KEPT, before_raw_output, split
 from modelhost.server.serving.link import Part
 from modelhost.server.serving.tensors import NAME_BYTES, Tensor, TensorCall
-
-MOST_KEPT = 1000
 
 
 class InferRequest:
@@ -28,7 +26,7 @@ class InferRequest:
 
     def __init__(self, patterns: Patterns) -> None:
         self._patterns = patterns
-        self.message = pb.ModelInferRequest()
+        self.message: pb.ModelInferRequest
         self.raw: Sequence[Part] = ()
         self.size = 0
         self.call: TensorCall | None = None
@@ -41,6 +39,7 @@ class InferRequest:
             self.message, self.call = pattern.message, pattern.call(data)
             return
         self._data = data
+        self.message = pb.ModelInferRequest()
         parts = split(data) if len(data) > LARGE_BYTES else None
         if parts is None:
             self.message.ParseFromString(data)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from modelhost.inference import open_inference_pb2 as pb
 from modelhost.server.api.inference.wire import LARGE_BYTES, before_raw_input
-from modelhost.server.serving.link import Head, Part
+from modelhost.server.serving.link import Part
 from modelhost.server.serving.tensors import Tensor, TensorCall
 
 MOST_BYTES = 512  # before the contents; what is kept of them takes up to 60 times as much
@@ -32,7 +32,7 @@ class Pattern:
     def __init__(self, begin: int, message: pb.ModelInferRequest, call: TensorCall) -> None:
         """`begin` is where what stands before the first contents begins. Of the call's elements nothing is kept."""
         self.message = message
-        self._head = Head(call.head.fields)
+        self._head = call.head
         self._parameters = call.parameters
         self._outputs = call.outputs
         self._spans: list[tuple[str, str, tuple[int, ...], int, int]] = []
